@@ -1,0 +1,1 @@
+"""Fraud detection as one loop; the stages are described in ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""All input and output, one product per module. No module here decides anything about fraud."""

@@ -1,0 +1,76 @@
+"""Every error that the platform raises on purpose.
+
+FraudPlatformError
+|-- SettingsError      a setting or a configuration file is wrong
+|-- MappingError       a dataset mapping is wrong
+|-- SourceError        a source is missing, empty or lacks a column; nothing was written
+|-- ContractError      a feature declaration is wrong, or two sides disagree on the contract
+|-- LabelError         a label rule was broken: an immature label was asked to teach
+|-- TrainingError      the training set cannot teach (too few rows, one class only)
+|-- GateError          a promotion or an approval was refused
+|-- BundleError        a bundle is damaged or does not match its manifest
+|-- StoreError         the online feature store is missing, stale or of another contract
+|-- RequestError       a decision request is invalid; carries field, value and rule
+`-- DecisionLogError   the decision log is damaged
+
+A message names the value, the rule and the fix.
+"""
+
+from __future__ import annotations
+
+
+class FraudPlatformError(Exception):
+    """Base of the errors above: catch it to report, never to go on."""
+
+
+class SettingsError(FraudPlatformError):
+    pass
+
+
+class MappingError(FraudPlatformError):
+    pass
+
+
+class SourceError(FraudPlatformError):
+    pass
+
+
+class ContractError(FraudPlatformError):
+    pass
+
+
+class LabelError(FraudPlatformError):
+    pass
+
+
+class TrainingError(FraudPlatformError):
+    pass
+
+
+class GateError(FraudPlatformError):
+    pass
+
+
+class BundleError(FraudPlatformError):
+    pass
+
+
+class StoreError(FraudPlatformError):
+    pass
+
+
+class DecisionLogError(FraudPlatformError):
+    pass
+
+
+class RequestError(FraudPlatformError):
+    """A request that cannot be decided.
+
+    field: the JSON field; value: what came (never a card number); rule: what must hold.
+    """
+
+    def __init__(self, field: str, value: object, rule: str) -> None:
+        super().__init__(f"{field}={value!r}: {rule}")
+        self.field = field
+        self.value = value
+        self.rule = rule
