@@ -1,0 +1,37 @@
+with labels as (
+
+  select * from {{ source('ingest', 'labels') }}
+
+),
+
+transactions as (
+
+  select * from {{ source('ingest', 'transactions') }}
+
+),
+
+first_known as (
+
+  select transaction_id, min(known_at) as known_at
+  from labels
+  where outcome = 'fraud'
+  group by transaction_id
+
+),
+
+final as (
+
+  select
+    first_known.transaction_id,
+    first_known.known_at,
+    transactions.card_id,
+    transactions.customer_id,
+    transactions.device_id,
+    transactions.ip_id,
+    transactions.merchant_id
+  from first_known
+  inner join transactions on first_known.transaction_id = transactions.transaction_id
+
+)
+
+select * from final
