@@ -1,0 +1,180 @@
+"""What a bundle is: named files, a manifest of their SHA-256, and an id that is the manifest's hash.
+
+The same parts give the same bytes and so the same id; nothing in a bundle says when it was built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+import yaml
+
+from fraud_platform.calibration import Calibrator
+from fraud_platform.errors import BundleError, FraudPlatformError
+from fraud_platform.features.contract import FeatureContract
+from fraud_platform.features.encoding import CategoryEncoder
+from fraud_platform.package.reasons import ReasonTexts
+from fraud_platform.package.reference import Reference
+from fraud_platform.policy import Policy
+from fraud_platform.rules import RuleSet
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+MODEL = "model.txt"
+CALIBRATOR = "calibrator.json"
+ENCODER = "encoder.json"
+CONTRACT = "contract.json"
+RULES = "rules.yaml"
+POLICY = "policy.yaml"
+REASONS = "reasons.yaml"
+REFERENCE = "reference.json"
+VERSIONS = "versions.json"
+EVALUATION = "evaluation.json"
+FILES = (
+    CALIBRATOR,
+    CONTRACT,
+    ENCODER,
+    EVALUATION,
+    MODEL,
+    POLICY,
+    REASONS,
+    REFERENCE,
+    RULES,
+    VERSIONS,
+)
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class BundleParts:
+    """What goes into a bundle.
+
+    model_text: a LightGBM booster's model string; versions: of data and code, such as as_of, data
+    fingerprint, model version; evaluation: the metrics that approved it. Neither may tell the time of the
+    build, or the same parts would not give the same bundle.
+    """
+
+    model_text: str
+    calibrator: Calibrator
+    encoder: CategoryEncoder
+    contract: FeatureContract
+    rules_text: str
+    policy_text: str
+    reasons_text: str
+    reference: Reference
+    versions: Mapping[str, str]
+    evaluation: Mapping[str, object]
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A checked bundle: every file has the hash that the manifest states, and every part was read.
+
+    id: SHA-256 of the manifest, hex; files: their bytes by name, the manifest among them.
+    """
+
+    id: str
+    model_text: str
+    calibrator: Calibrator
+    encoder: CategoryEncoder
+    contract: FeatureContract
+    rules: RuleSet
+    policy: Policy
+    reasons: ReasonTexts
+    reference: Reference
+    versions: Mapping[str, str]
+    evaluation: Mapping[str, object]
+    files: Mapping[str, bytes]
+
+
+def build(parts: BundleParts) -> Bundle:
+    """The bundle of these parts. BundleError names the part that cannot be read back."""
+    files = {
+        MODEL: parts.model_text.encode(),
+        CALIBRATOR: parts.calibrator.to_json(),
+        ENCODER: parts.encoder.to_json(),
+        CONTRACT: parts.contract.to_json(),
+        RULES: parts.rules_text.encode(),
+        POLICY: parts.policy_text.encode(),
+        REASONS: parts.reasons_text.encode(),
+        REFERENCE: parts.reference.to_json(),
+        VERSIONS: msgspec.json.encode(parts.versions, order="sorted"),
+        EVALUATION: msgspec.json.encode(parts.evaluation, order="sorted"),
+    }
+    return parse({**files, MANIFEST: _manifest(files)})
+
+
+def parse(files: Mapping[str, bytes]) -> Bundle:
+    """Check every file against the manifest and read it. BundleError names the file that is wrong."""
+    manifest = files.get(MANIFEST)
+    if manifest is None:
+        raise BundleError(f"{MANIFEST} is missing: this is not a bundle")
+    _check_files(manifest, files)
+    contract = _read(CONTRACT, files, FeatureContract.from_json)
+    reasons = _read(REASONS, files, lambda raw: ReasonTexts.from_yaml(raw.decode()))
+    reasons.family_of(contract.names)
+    return Bundle(
+        id=hashlib.sha256(manifest).hexdigest(),
+        model_text=files[MODEL].decode(),
+        calibrator=_read(CALIBRATOR, files, Calibrator.from_json),
+        encoder=_read(ENCODER, files, CategoryEncoder.from_json),
+        contract=contract,
+        rules=_read(RULES, files, lambda raw: RuleSet.from_yaml(raw.decode(), contract.names)),
+        policy=_read(POLICY, files, lambda raw: Policy.from_yaml(raw.decode())),
+        reasons=reasons,
+        reference=_read(REFERENCE, files, Reference.from_json),
+        versions=_read(VERSIONS, files, lambda raw: msgspec.json.decode(raw, type=dict[str, str])),
+        evaluation=_read(EVALUATION, files, lambda raw: msgspec.json.decode(raw, type=dict[str, object])),
+        files=dict(files),
+    )
+
+
+def check_contract(bundle: Bundle, contract_hash: str) -> None:
+    """BundleError unless the bundle was made for the feature contract of that hash."""
+    if bundle.contract.hash != contract_hash:
+        raise BundleError(
+            f"bundle {bundle.id[:12]} wants feature contract {bundle.contract.hash[:12]}, the store holds "
+            f"{contract_hash[:12]}: rebuild the store for this contract, or package a model of the store's"
+        )
+
+
+def _manifest(files: Mapping[str, bytes]) -> bytes:
+    entries = {
+        name: {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()} for name, raw in files.items()
+    }
+    return msgspec.json.encode({"format": FORMAT, "files": entries}, order="sorted")
+
+
+def _check_files(manifest: bytes, files: Mapping[str, bytes]) -> None:
+    try:
+        stated = msgspec.json.decode(manifest, type=dict[str, object])
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"{MANIFEST} is damaged: {error}") from error
+    if stated.get("format") != FORMAT:
+        raise BundleError(f"{MANIFEST} has format {stated.get('format')!r}; this platform reads {FORMAT}")
+    missing = sorted(set(FILES) - files.keys())
+    if missing:
+        raise BundleError(f"{missing[0]} is missing from the bundle; copy the bundle again")
+    unexpected = sorted(files.keys() - {*FILES, MANIFEST})
+    if unexpected:
+        raise BundleError(f"{unexpected[0]} does not belong to the bundle; remove it")
+    held = {name: files[name] for name in FILES}
+    if _manifest(held) == manifest:
+        return
+    for name in FILES:
+        digest = hashlib.sha256(files[name]).hexdigest()
+        if digest.encode() not in manifest:
+            raise BundleError(f"{name} has SHA-256 {digest[:12]}, not the manifest's; copy the bundle again")
+    raise BundleError(f"{MANIFEST} does not describe the bundle's files; copy the bundle again")
+
+
+def _read(name: str, files: Mapping[str, bytes], parse_part: Callable[[bytes], Part]) -> Part:
+    try:
+        return parse_part(files[name])
+    except (FraudPlatformError, msgspec.MsgspecError, yaml.YAMLError, ValueError, LookupError) as error:
+        raise BundleError(f"{name} cannot be read: {error}") from error
