@@ -1,0 +1,275 @@
+"""The embedded online store: LMDB, shared by the processes of one machine, one write transaction an event.
+
+Belongs here: keys and bytes. Does not belong here: what an event means (features/engine.py).
+
+Five tables: `meta`; `states` (plan, key) -> State; `log` (plan, key, stream, moment, transaction) -> entry;
+`values` (plan, key, column, value) -> times in each window; `seen` transaction -> vector and its keys.
+Keys and values are tokenised by a 128-bit BLAKE2b digest, so that any length fits.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from math import isnan, nan
+from pathlib import Path
+from types import TracebackType
+from typing import cast
+
+import lmdb
+import msgspec
+
+from fraud_platform.errors import StoreError
+from fraud_platform.features.contract import FeatureContract
+from fraud_platform.features.engine import Engine, Key, Observation
+from fraud_platform.features.plan import EntityPlan, Entry
+from fraud_platform.features.state import State
+from fraud_platform.schema import LabelEvent, Transaction
+
+FORMAT = b"1"
+MAP_BYTES = 1 << 38
+"""Address space, not disk: the file grows with what is written."""
+
+_TABLES = ("meta", "states", "log", "values", "seen")
+_TOKEN_BYTES = 16
+_NO_TOKEN = bytes(_TOKEN_BYTES)
+_MOMENT = struct.Struct(">Q")
+
+
+class Seen(msgspec.Struct, array_like=True):
+    """What is kept of a transaction: its vector, and its keys for labels that arrive later."""
+
+    vector: tuple[float | str | None, ...] | None
+    keys: tuple[str, str, str | None, str | None, str | None]
+    reported_at: int | None = None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_state = msgspec.msgpack.Decoder(State).decode
+_decode_seen = msgspec.msgpack.Decoder(Seen).decode
+
+
+def token(value: str) -> bytes:
+    """128 bits that stand for a key or value of any length."""
+    return blake2b(value.encode(), digest_size=_TOKEN_BYTES).digest()
+
+
+def key_bytes(plan: EntityPlan, key: Key) -> bytes:
+    """The plan's number, then the key's token; columns are joined so that no two keys run together."""
+    joined = key[0] if len(key) == 1 else "".join(f"{len(part)}:{part}" for part in key)
+    return bytes((plan.number,)) + token(joined)
+
+
+def log_key(prefix: bytes, is_report: bool, moment: int, transaction: bytes) -> bytes:
+    return prefix + (b"\x01" if is_report else b"\x00") + _MOMENT.pack(moment) + transaction
+
+
+def seen_keys(transaction: Transaction) -> tuple[str, str, str | None, str | None, str | None]:
+    return (
+        transaction.card_id,
+        transaction.merchant_id,
+        transaction.customer_id,
+        transaction.device_id,
+        transaction.ip_id,
+    )
+
+
+class EntryCodec:
+    """An entry's bytes for one plan: amount, then the place, then a token for each distinct column."""
+
+    def __init__(self, plan: EntityPlan) -> None:
+        self._has_place = plan.has_place
+        self._columns = len(plan.distinct_columns)
+        self._layout = struct.Struct("<q" + "dd" * plan.has_place + f"{_TOKEN_BYTES}s" * self._columns)
+
+    def pack(self, entry: Entry) -> bytes:
+        fields: list[object] = [entry.amount_minor]
+        if self._has_place:
+            fields += entry.place[1:] if entry.place else (nan, nan)
+        fields += [value or _NO_TOKEN for value in entry.values]
+        return self._layout.pack(*fields)
+
+    def unpack(self, moment: int, data: bytes) -> Entry:
+        if not data:
+            return Entry(moment)
+        fields = self._layout.unpack(data)
+        place = None
+        if self._has_place and not isnan(fields[1]):
+            place = (moment, fields[1], fields[2])
+        values = tuple(None if v == _NO_TOKEN else v for v in fields[len(fields) - self._columns :])
+        return Entry(moment, fields[0], place, values)
+
+
+class LmdbSession:
+    """One write transaction: everything that one event changes, or nothing of it."""
+
+    def __init__(self, store: LmdbStore, transaction: lmdb.Transaction) -> None:
+        self._store = store
+        self._txn = transaction
+
+    def token(self, value: str) -> bytes:
+        return token(value)
+
+    def state(self, plan: EntityPlan, key: Key) -> State | None:
+        data = self._txn.get(key_bytes(plan, key), db=self._store.tables["states"])
+        return None if data is None else _decode_state(data)
+
+    def save_state(self, plan: EntityPlan, key: Key, state: State) -> None:
+        self._txn.put(key_bytes(plan, key), _encode(state), db=self._store.tables["states"])
+
+    def scan(self, plan: EntityPlan, key: Key, is_report: bool, lower: int, upper: int) -> Iterator[Entry]:
+        prefix = key_bytes(plan, key)
+        codec = self._store.codecs[plan.number]
+        end = log_key(prefix, is_report, upper, b"")
+        start = len(prefix) + 1
+        with self._txn.cursor(db=self._store.tables["log"]) as cursor:
+            if not cursor.set_range(log_key(prefix, is_report, lower, b"")):
+                return
+            for name, data in cursor.iternext():
+                if name >= end:
+                    return
+                yield codec.unpack(_MOMENT.unpack_from(name, start)[0], data)
+
+    def append(self, plan: EntityPlan, key: Key, is_report: bool, transaction_id: str, entry: Entry) -> None:
+        data = b"" if is_report else self._store.codecs[plan.number].pack(entry)
+        name = log_key(key_bytes(plan, key), is_report, entry.moment, token(transaction_id))
+        self._txn.put(name, data, db=self._store.tables["log"])
+
+    def count(self, plan: EntityPlan, key: Key, column: int, value: bytes, window: int, delta: int) -> int:
+        name = key_bytes(plan, key) + bytes((column,)) + value
+        table = self._store.tables["values"]
+        layout = f"<{len(plan.windows)}i"
+        data = self._txn.get(name, db=table)
+        times = list(struct.unpack(layout, data)) if data else [0] * len(plan.windows)
+        times[window] += delta
+        if any(times):
+            self._txn.put(name, struct.pack(layout, *times), db=table)
+        else:
+            self._txn.delete(name, db=table)
+        return times[window]
+
+    def vector(self, transaction_id: str) -> tuple[float | str | None, ...] | None:
+        seen = self._seen(transaction_id)
+        return None if seen is None else seen.vector
+
+    def save_vector(self, transaction: Transaction, vector: tuple[float | str | None, ...]) -> None:
+        self._save_seen(transaction.transaction_id, Seen(vector, seen_keys(transaction)))
+
+    def report_keys(self, transaction_id: str) -> Transaction | None:
+        seen = self._seen(transaction_id)
+        if seen is None:
+            return None
+        card, merchant, customer, device, ip = seen.keys
+        return Transaction(
+            transaction_id=transaction_id,
+            event_time=0,
+            amount_minor=0,
+            currency="",
+            card_id=card,
+            merchant_id=merchant,
+            customer_id=customer,
+            device_id=device,
+            ip_id=ip,
+        )
+
+    def mark_reported(self, transaction_id: str, known_at: int) -> bool:
+        seen = self._seen(transaction_id)
+        if seen is None or seen.reported_at is not None:
+            return False
+        seen.reported_at = known_at
+        self._save_seen(transaction_id, seen)
+        return True
+
+    def _seen(self, transaction_id: str) -> Seen | None:
+        data = self._txn.get(token(transaction_id), db=self._store.tables["seen"])
+        return None if data is None else _decode_seen(data)
+
+    def _save_seen(self, transaction_id: str, seen: Seen) -> None:
+        self._txn.put(token(transaction_id), _encode(seen), db=self._store.tables["seen"])
+
+
+class LmdbStore:
+    """A FeatureStore in a folder. Raises StoreError where the folder holds another contract or format.
+
+    is_synced=True forces every event to the disk. False leaves that to the operating system: a killed process
+    loses nothing, a power loss may; the store is then rebuilt from the warehouse and the decision log.
+    """
+
+    def __init__(self, path: Path, contract: FeatureContract, *, is_synced: bool = False) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.contract = contract
+        self.engine = Engine(contract)
+        self.codecs = {plan.number: EntryCodec(plan) for plan in self.engine.plans}
+        self._env = lmdb.open(
+            str(path),
+            map_size=MAP_BYTES,
+            max_dbs=len(_TABLES),
+            sync=is_synced,
+            metasync=is_synced,
+            readahead=False,
+        )
+        self.tables = {name: self._env.open_db(name.encode()) for name in _TABLES}
+        self._claim()
+
+    @classmethod
+    def open(cls, path: Path, contract: FeatureContract, *, is_synced: bool = False) -> LmdbStore:
+        """An existing or a new store at `path`."""
+        return cls(path, contract, is_synced=is_synced)
+
+    def observe(self, transaction: Transaction) -> Observation:
+        with self._env.begin(write=True) as txn:
+            return self.engine.observe(LmdbSession(self, txn), transaction)
+
+    def observe_all(self, events: Iterable[Transaction | LabelEvent]) -> Iterator[Observation | None]:
+        """Events in the order of the timeline, in one transaction: for replays. None for label events."""
+        with self._env.begin(write=True) as txn:
+            session = LmdbSession(self, txn)
+            for event in events:
+                if isinstance(event, Transaction):
+                    yield self.engine.observe(session, event)
+                else:
+                    self.engine.learn(session, event)
+                    yield None
+
+    def learn(self, event: LabelEvent) -> bool:
+        with self._env.begin(write=True) as txn:
+            return self.engine.learn(LmdbSession(self, txn), event)
+
+    def meta(self, name: str) -> str | None:
+        with self._env.begin() as txn:
+            data = txn.get(name.encode(), db=self.tables["meta"])
+        return None if data is None else bytes(data).decode()
+
+    def begin(self) -> lmdb.Transaction:
+        """A write transaction over the tables, for bulk loads."""
+        return cast(lmdb.Transaction, self._env.begin(write=True))
+
+    def flush(self) -> None:
+        """Force what was written to the disk."""
+        self._env.sync(True)
+
+    def close(self) -> None:
+        self._env.close()
+
+    def __enter__(self) -> LmdbStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _claim(self) -> None:
+        wanted = {"format": FORMAT, "contract": self.contract.hash.encode()}
+        with self._env.begin(write=True) as txn:
+            for name, value in wanted.items():
+                found = txn.get(name.encode(), db=self.tables["meta"])
+                if found is None:
+                    txn.put(name.encode(), value, db=self.tables["meta"])
+                elif bytes(found) != value:
+                    raise StoreError(
+                        f"online store {self.path}: its {name} is {bytes(found).decode()[:12]}, this contract's is "
+                        f"{value.decode()[:12]}; rebuild the store from the warehouse (asset features/online_store)"
+                    )

@@ -1,0 +1,187 @@
+"""The contract compiled once: for each entity, which totals its State keeps and who reads them.
+
+Belongs here: the static plan and the arithmetic of moving one State through time. Does not belong here: where
+States and log entries are stored (engine, adapters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fraud_platform.features.aggregates import Aggregate, Now, Slots, aggregate
+from fraud_platform.features.contract import Feature, FeatureContract
+from fraud_platform.features.state import FAR, KnownPlace, State
+from fraud_platform.schema import Transaction
+
+
+class Entry(NamedTuple):
+    """One line of a key's log. values: a token for each distinct column of the entity, None if missing."""
+
+    moment: int
+    amount_minor: int = 0
+    place: KnownPlace | None = None
+    values: tuple[bytes | None, ...] = ()
+
+
+ScanLog = Callable[[int, int], Iterable[Entry]]
+"""Entries of one key and stream with lower <= moment < upper, in order of moment."""
+
+CountValue = Callable[[int, bytes, int, int], int]
+"""(distinct column, value, window, delta) -> how often the value is in the window after the change."""
+
+
+@dataclass(frozen=True)
+class EntityPlan:
+    """`windows` and `report_windows` in ms, ascending; `distincts`: (column, window) of each distinct total."""
+
+    name: str
+    number: int
+    columns: tuple[str, ...]
+    windows: tuple[int, ...]
+    report_windows: tuple[int, ...]
+    square_windows: tuple[int, ...]
+    distinct_columns: tuple[str, ...]
+    distincts: tuple[tuple[int, int], ...]
+    has_place: bool
+    readers: tuple[tuple[int, Aggregate], ...]
+
+    def empty(self) -> State:
+        return State(
+            moment=0,
+            counts=[0] * len(self.windows),
+            sums=[0] * len(self.windows),
+            squares=[0, 0] * len(self.windows),
+            distincts=[0] * len(self.distincts),
+            oldest=[FAR] * len(self.windows),
+            reports=[0] * len(self.report_windows),
+            oldest_report=[FAR] * len(self.report_windows),
+        )
+
+    def key(self, transaction: Transaction) -> tuple[str, ...] | None:
+        """The values of the key columns, None where one is missing."""
+        values = tuple(getattr(transaction, column) for column in self.columns)
+        return values if all(values) else None
+
+    def read(self, state: State, now: Now, vector: list[float | str | None]) -> None:
+        for place_in_vector, reader in self.readers:
+            vector[place_in_vector] = reader.value(state, now)
+
+    def advance(
+        self, state: State, moment: int, transactions: ScanLog, reports: ScanLog, count: CountValue
+    ) -> None:
+        """Moves every window's totals from [state.moment - w, state.moment) to [moment - w, moment).
+
+        Each entry is read once when it enters and once a window when it leaves: amortised constant work.
+        """
+        for window, width in enumerate(self.windows):
+            if state.oldest[window] < moment - width:
+                self._expire(state, window, moment - width, transactions, count)
+        for window, width in enumerate(self.report_windows):
+            if state.oldest_report[window] < moment - width:
+                _expire_reports(state, window, moment - width, reports)
+        if state.last >= state.moment:
+            for entry in transactions(state.moment, moment):
+                self.add(state, entry, moment, count)
+        if state.last_report >= state.moment:
+            for entry in reports(state.moment, moment):
+                self.add_report(state, entry.moment, moment)
+        state.moment = moment
+
+    def add(self, state: State, entry: Entry, moment: int, count: CountValue) -> None:
+        """Counts an entry into the windows before `moment` that hold it."""
+        for window in self._windows_holding(self.windows, entry.moment, moment):
+            state.oldest[window] = min(state.oldest[window], entry.moment)
+            self._change(state, window, entry, 1, count)
+
+    def add_report(self, state: State, entry_moment: int, moment: int) -> None:
+        for window in self._windows_holding(self.report_windows, entry_moment, moment):
+            state.oldest_report[window] = min(state.oldest_report[window], entry_moment)
+            state.reports[window] += 1
+
+    @staticmethod
+    def _windows_holding(windows: tuple[int, ...], entry_moment: int, moment: int) -> Iterator[int]:
+        return (window for window, width in enumerate(windows) if entry_moment >= moment - width)
+
+    def _expire(
+        self, state: State, window: int, bound: int, transactions: ScanLog, count: CountValue
+    ) -> None:
+        oldest = FAR
+        for entry in transactions(state.oldest[window], state.moment):
+            if entry.moment >= bound:
+                oldest = entry.moment
+                break
+            self._change(state, window, entry, -1, count)
+        state.oldest[window] = oldest
+
+    def _change(self, state: State, window: int, entry: Entry, sign: int, count: CountValue) -> None:
+        state.counts[window] += sign
+        state.sums[window] += sign * entry.amount_minor
+        if window in self.square_windows:
+            state.add_square(window, sign * entry.amount_minor * entry.amount_minor)
+        for slot, (column, distinct_window) in enumerate(self.distincts):
+            value = entry.values[column]
+            if distinct_window == window and value is not None:
+                times = count(column, value, window, sign)
+                state.distincts[slot] += sign * (times == (1 if sign > 0 else 0))
+
+
+def _expire_reports(state: State, window: int, bound: int, reports: ScanLog) -> None:
+    oldest = FAR
+    for entry in reports(state.oldest_report[window], state.moment):
+        if entry.moment >= bound:
+            oldest = entry.moment
+            break
+        state.reports[window] -= 1
+    state.oldest_report[window] = oldest
+
+
+def compile_plans(contract: FeatureContract) -> tuple[EntityPlan, ...]:
+    """A plan for each entity that a feature reads; raises ContractError for an unknown kind."""
+    plans = []
+    for number, (name, columns) in enumerate(contract.entities.items()):
+        placed = [
+            (place, feature) for place, feature in enumerate(contract.features) if feature.entity == name
+        ]
+        if placed:
+            plans.append(_compile(name, number, columns, placed))
+    return tuple(plans)
+
+
+def _compile(
+    name: str, number: int, columns: tuple[str, ...], placed: list[tuple[int, Feature]]
+) -> EntityPlan:
+    features = [feature for _, feature in placed]
+    windows = _widths(f for f in features if f.stream == "transactions")
+    report_windows = _widths(f for f in features if f.stream == "fraud_reports")
+    distinct_columns = tuple(dict.fromkeys(f.of[0] for f in features if f.kind == "distinct"))
+    distincts = tuple(
+        (distinct_columns.index(f.of[0]), windows.index(f.window_ms))
+        for f in features
+        if f.kind == "distinct"
+    )
+    readers = []
+    for place_in_vector, feature in placed:
+        widths = report_windows if feature.stream == "fraud_reports" else windows
+        window = widths.index(feature.window_ms) if feature.window_ms is not None else 0
+        distinct = 0
+        if feature.kind == "distinct":
+            distinct = distincts.index((distinct_columns.index(feature.of[0]), window))
+        readers.append((place_in_vector, aggregate(feature, Slots(window, distinct))))
+    return EntityPlan(
+        name=name,
+        number=number,
+        columns=columns,
+        windows=windows,
+        report_windows=report_windows,
+        square_windows=tuple(sorted({r.slots.window for _, r in readers if "squares" in type(r).totals})),
+        distinct_columns=distinct_columns,
+        distincts=distincts,
+        has_place=any("place" in type(r).totals for _, r in readers),
+        readers=tuple(readers),
+    )
+
+
+def _widths(features: Iterable[Feature]) -> tuple[int, ...]:
+    return tuple(sorted({feature.window_ms for feature in features if feature.window_ms is not None}))

@@ -1,0 +1,88 @@
+"""What the online store remembers of one entity's key: exact totals per window and facts of its past.
+
+The totals cover [moment - w, moment) for each window w; everything newer lies in the log only, until a
+later event moves `moment` forward. All numbers are integers, so that no order of events can round them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+NEVER = -1
+"""No such moment (times are milliseconds since 1970 and never negative)."""
+FAR = 1 << 62
+"""Later than every moment: the oldest entry of an empty window."""
+
+_SPLIT = 1 << 53
+
+KnownPlace = tuple[int, float, float]
+"""event_time, latitude, longitude."""
+
+
+class State(msgspec.Struct, array_like=True):
+    """Mutable while one event is observed, then stored again.
+
+    counts, sums, squares: one integer per window of transactions (squares as two: above and below 2^53);
+    distincts: one per distinct column and window; reports: one per window of fraud_reports;
+    oldest, oldest_report: the moment of the oldest entry inside each window, FAR where it is empty.
+    """
+
+    moment: int
+    counts: list[int]
+    sums: list[int]
+    squares: list[int]
+    distincts: list[int]
+    oldest: list[int]
+    reports: list[int]
+    oldest_report: list[int]
+    first: int = NEVER
+    last: int = NEVER
+    before_last: int = NEVER
+    last_report: int = NEVER
+    place: KnownPlace | None = None
+    place_before: KnownPlace | None = None
+
+    def square(self, window: int) -> int:
+        return self.squares[2 * window] * _SPLIT + self.squares[2 * window + 1]
+
+    def add_square(self, window: int, value: int) -> None:
+        self.squares[2 * window], self.squares[2 * window + 1] = divmod(self.square(window) + value, _SPLIT)
+
+    def last_before(self, moment: int) -> int:
+        """The last moment strictly before `moment`, NEVER where there is none."""
+        return self.last if self.last < moment else self.before_last
+
+    def place_at_last(self, moment: int) -> KnownPlace | None:
+        """The last known place strictly before `moment`."""
+        if self.place is not None and self.place[0] < moment:
+            return self.place
+        return self.place_before
+
+    def remember(self, moment: int, place: KnownPlace | None) -> None:
+        """Takes one transaction into the facts of the past, whatever its order of arrival."""
+        if self.first == NEVER or moment < self.first:
+            self.first = moment
+        if moment > self.last:
+            self.before_last, self.last = self.last, moment
+        elif self.before_last < moment < self.last:
+            self.before_last = moment
+        if place is not None:
+            self._remember_place(place)
+
+    def _remember_place(self, place: KnownPlace) -> None:
+        if self.place is None or place[0] > self.place[0]:
+            self.place, self.place_before = place, self.place
+        elif place[0] == self.place[0]:
+            self.place = max(self.place, place)
+        elif self.place_before is None or place > self.place_before:
+            self.place_before = place
+
+
+def exact_double(value: int) -> float:
+    """The double of a large integer by two rounded steps, the twin of the macro exact_double.
+
+    >>> exact_double(2**80 + 1) == float(2**80 + 1)
+    True
+    """
+    high, low = divmod(value, _SPLIT)
+    return float(high) * 9007199254740992.0 + float(low)
