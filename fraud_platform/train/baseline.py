@@ -1,0 +1,111 @@
+"""Logistic regression on the same rows: what the simplest learned model would do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fraud_platform.calibration import Calibrator
+
+if TYPE_CHECKING:
+    from fraud_platform.features.contract import FeatureContract
+
+LEVELS_AS_COLUMNS = 20
+"""A category's most frequent levels that get a column of their own."""
+SPREADS_MAX = 10.0
+"""Standardised values are clipped here: one huge amount must not bend the line."""
+
+
+@dataclass(frozen=True)
+class LogisticBaseline:
+    """Standardised numbers (unknown = mean), a column for each frequent level, one weight each.
+
+    `centre`, `spread`: of the number features, in contract order; `levels`: place of each category
+    feature and its number of columns; `weights`: numbers first, then the level columns.
+    """
+
+    numbers: tuple[int, ...]
+    centre: tuple[float, ...]
+    spread: tuple[float, ...]
+    levels: tuple[tuple[int, int], ...]
+    weights: tuple[float, ...]
+    intercept: float
+    calibrator: Calibrator
+
+    def score(self, matrix: np.ndarray) -> np.ndarray:
+        """Raw score of an encoded matrix (n, k): float64 (n,) from 0 to 1."""
+        design = _design(matrix, self.numbers, self.centre, self.spread, self.levels)
+        margin = design @ np.array(self.weights) + self.intercept
+        return 1.0 / (1.0 + np.exp(-np.clip(margin, -500, 500)))
+
+    def probability(self, matrix: np.ndarray) -> np.ndarray:
+        """Calibrated probability of an encoded matrix (n, k): float64 (n,)."""
+        return self.calibrator(self.score(matrix))
+
+    def to_json(self) -> bytes:
+        content = asdict(self)
+        content["calibrator"] = json.loads(self.calibrator.to_json())
+        return json.dumps(content).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> LogisticBaseline:
+        loaded = json.loads(content)
+        calibrator = Calibrator.from_json(json.dumps(loaded.pop("calibrator")).encode())
+        levels = tuple((place, count) for place, count in loaded.pop("levels"))
+        intercept = loaded.pop("intercept")
+        vectors = {name: tuple(values) for name, values in loaded.items()}
+        return cls(levels=levels, intercept=intercept, calibrator=calibrator, **vectors)
+
+
+def fit_logistic(
+    matrix: np.ndarray,
+    is_fraud: np.ndarray,
+    weight: np.ndarray | None,
+    validation: tuple[np.ndarray, np.ndarray],
+    contract: FeatureContract,
+    known_levels: Mapping[str, tuple[str, ...]],
+) -> LogisticBaseline:
+    """Fit on an encoded matrix (n, k); calibrated on `validation` (matrix, is_fraud)."""
+    from sklearn.linear_model import LogisticRegression
+
+    numbers = tuple(i for i, f in enumerate(contract.features) if f.dtype == "double")
+    levels = tuple(
+        (i, min(len(known_levels[f.name]), LEVELS_AS_COLUMNS))
+        for i, f in enumerate(contract.features)
+        if f.dtype == "category"
+    )
+    centre, spread = _moments(matrix[:, numbers])
+    design = _design(matrix, numbers, centre, spread, levels)
+    model = LogisticRegression(C=1.0, solver="newton-cholesky", max_iter=200)
+    model.fit(design, np.asarray(is_fraud, dtype=bool), sample_weight=weight)
+    unset = Calibrator((0.0, 1.0), (0.25, 0.75))
+    weights, intercept = tuple(model.coef_[0].tolist()), float(model.intercept_[0])
+    line = LogisticBaseline(numbers, centre, spread, levels, weights, intercept, unset)
+    calibrator = Calibrator.fit(line.score(validation[0]), validation[1])
+    return LogisticBaseline(numbers, centre, spread, levels, weights, intercept, calibrator)
+
+
+def _moments(values: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the known values of each column; 0 and 1 where there is nothing."""
+    known = np.isfinite(values)
+    count = np.maximum(known.sum(axis=0), 1)
+    centre = np.where(known, values, 0.0).sum(axis=0) / count
+    spread = np.sqrt((np.where(known, values - centre, 0.0) ** 2).sum(axis=0) / count)
+    return tuple(centre.tolist()), tuple(np.where(spread > 0, spread, 1.0).tolist())
+
+
+def _design(
+    matrix: np.ndarray,
+    numbers: tuple[int, ...],
+    centre: tuple[float, ...],
+    spread: tuple[float, ...],
+    levels: tuple[tuple[int, int], ...],
+) -> np.ndarray:
+    standard = (matrix[:, numbers] - np.array(centre)) / np.array(spread)
+    standard = np.clip(np.nan_to_num(standard, nan=0.0), -SPREADS_MAX, SPREADS_MAX)
+    columns = [matrix[:, [place]] == np.arange(count, dtype=np.float64) for place, count in levels]
+    return np.concatenate([standard, *(c.astype(np.float64) for c in columns)], axis=1)

@@ -1,0 +1,137 @@
+"""From a training set to a candidate."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import metadata, resources
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import average_precision_score
+
+from fraud_platform.calibration import Calibrator
+from fraud_platform.errors import TrainingError
+from fraud_platform.features.contract import FeatureContract
+from fraud_platform.features.encoding import CategoryEncoder
+from fraud_platform.train.baseline import fit_logistic
+from fraud_platform.train.booster import TrainParams, fit_booster, row_weights, sample_rows
+from fraud_platform.train.candidate import Candidate, PartLog, TrainLog, columns_of, fingerprint_of
+from fraud_platform.train.split import Part, Split
+
+FRAUDS_MIN = 10
+CODE_FILES = ("calibration.py", "features/encoding.py")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of one part by time and id: `matrix` float64 (n, k), `is_fraud` bool (n,)."""
+
+    matrix: np.ndarray
+    is_fraud: np.ndarray
+    identity: bytes
+
+
+def train(
+    training_set: pd.DataFrame,
+    contract: FeatureContract,
+    split: Split,
+    params: TrainParams | None = None,
+    report: Callable[[str], None] = lambda message: None,
+) -> Candidate:
+    """Fit on the train part, stop and calibrate on the validation part; the test part is not looked at.
+
+    training_set: mature rows with transaction_id, event_time (ms), is_fraud and every feature column.
+    The same rows in any order give the same candidate. TrainingError when a part cannot teach.
+    """
+    started = time.perf_counter()
+    params = params or TrainParams()
+    train_part, train_log = _part(training_set, split.train, "train")
+    validation_part, validation_log = _part(training_set, split.validation, "validation")
+    teaching = _teaching_rows(train_part, params)
+    encoder = CategoryEncoder.fit(columns_of(teaching, contract), contract)
+    learn = _rows(teaching, encoder, contract)
+    held_out = _rows(validation_part, encoder, contract)
+    report(f"{len(teaching)} of {len(train_part)} rows teach ({train_log.frauds} frauds)")
+
+    booster = fit_booster(
+        learn.matrix, learn.is_fraud, contract, params, (held_out.matrix, held_out.is_fraud), report
+    )
+    score = np.asarray(booster.predict(held_out.matrix, num_threads=params.threads))
+    weight = row_weights(learn.is_fraud, replace(params, is_prior_kept=True))
+    baseline = fit_logistic(
+        learn.matrix, learn.is_fraud, weight, (held_out.matrix, held_out.is_fraud), contract, encoder.levels
+    )
+    log = TrainLog(
+        train=train_log,
+        validation=validation_log,
+        teaching_rows=len(teaching),
+        rounds=booster.best_iteration if booster.best_iteration > 0 else booster.num_trees(),
+        validation_average_precision=float(average_precision_score(held_out.is_fraud, score)),
+        seconds=time.perf_counter() - started,
+    )
+    digest, version = _digest(encoder, learn, held_out), code_version()
+    return Candidate(
+        model_text=booster.model_to_string(),
+        calibrator=Calibrator.fit(score, held_out.is_fraud),
+        encoder=encoder,
+        contract=contract,
+        baseline=baseline,
+        params=params,
+        split=split,
+        log=log,
+        data_digest=digest,
+        code_version=version,
+        fingerprint=fingerprint_of(digest, params, contract.hash, version),
+    )
+
+
+def code_version() -> str:
+    """What the sources that make a candidate hash to, with the version of LightGBM."""
+    root = resources.files("fraud_platform")
+    own = sorted(
+        (item for item in root.joinpath("train").iterdir() if item.name.endswith(".py")),
+        key=lambda item: item.name,
+    )
+    digest = hashlib.sha256(metadata.version("lightgbm").encode())
+    for source in [*own, *(root.joinpath(name) for name in CODE_FILES)]:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def _part(training_set: pd.DataFrame, part: Part, name: str) -> tuple[pd.DataFrame, PartLog]:
+    rows = training_set.loc[part.mask(training_set["event_time"].to_numpy())]
+    frauds = int(rows["is_fraud"].sum())
+    if frauds < FRAUDS_MIN or frauds == len(rows):
+        raise TrainingError(
+            f"the {name} part ({part}) has {len(rows)} mature rows and {frauds} frauds; "
+            f"at least {FRAUDS_MIN} frauds and some legitimate rows are needed: give more history"
+        )
+    moments = rows["event_time"]
+    return rows, PartLog(len(rows), frauds, int(moments.min()), int(moments.max()))
+
+
+def _teaching_rows(rows: pd.DataFrame, params: TrainParams) -> pd.DataFrame:
+    keep = sample_rows(
+        rows["transaction_id"].to_numpy(), rows["is_fraud"].to_numpy(), params.legit_share, params.seed
+    )
+    return rows.loc[keep]
+
+
+def _rows(frame: pd.DataFrame, encoder: CategoryEncoder, contract: FeatureContract) -> _Rows:
+    ordered = frame.sort_values(["event_time", "transaction_id"], kind="stable")
+    identity = "\n".join(ordered["transaction_id"]).encode() + ordered["event_time"].to_numpy().tobytes()
+    is_fraud = ordered["is_fraud"].to_numpy(dtype=bool)
+    return _Rows(encoder.matrix(columns_of(ordered, contract), contract), is_fraud, identity)
+
+
+def _digest(encoder: CategoryEncoder, *parts: _Rows) -> str:
+    """Over exactly what taught: ids, moments, values and outcomes of the sampled and the held-out rows."""
+    digest = hashlib.sha256(encoder.to_json())
+    for rows in parts:
+        digest.update(rows.identity)
+        digest.update(np.ascontiguousarray(rows.matrix).tobytes())
+        digest.update(rows.is_fraud.tobytes())
+    return digest.hexdigest()
