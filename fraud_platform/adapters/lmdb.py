@@ -270,6 +270,6 @@ class LmdbStore:
                     txn.put(name.encode(), value, db=self.tables["meta"])
                 elif bytes(found) != value:
                     raise StoreError(
-                        f"online store {self.path}: its {name} is {bytes(found).decode()[:12]}, this contract's is "
-                        f"{value.decode()[:12]}; rebuild the store from the warehouse (asset features/online_store)"
+                        f"online store {self.path}: its {name} is {bytes(found).decode()[:12]}, wanted is "
+                        f"{value.decode()[:12]}; rebuild it from the warehouse (asset features/online_store)"
                     )

@@ -1,7 +1,7 @@
 """The feature contract: which features there are, in which order, and what each one means.
 
-Belongs here: reading the declaration (vars of dbt_project/dbt_project.yml) and the frozen contract made of it,
-which travels in every bundle. Does not belong here: computing a feature (aggregates, rows, engine).
+Belongs here: reading the declaration (vars of dbt_project/dbt_project.yml) and the frozen contract made of
+it, which travels in every bundle. Does not belong here: computing a feature (aggregates, rows, engine).
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ CountValue = Callable[[int, bytes, int, int], int]
 
 @dataclass(frozen=True)
 class EntityPlan:
-    """`windows` and `report_windows` in ms, ascending; `distincts`: (column, window) of each distinct total."""
+    """windows, report_windows: ms, ascending; distincts: (column, window) of each distinct total."""
 
     name: str
     number: int
