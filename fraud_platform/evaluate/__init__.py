@@ -1,0 +1,38 @@
+"""evaluate: candidate, champion and baselines on the same later, mature rows.
+
+Belongs here: metrics, money with intervals, segments, the handbook benchmark.
+Does not belong here: fitting (`train`), the verdict (`register`), drawing (`adapters.plots`).
+"""
+
+from fraud_platform.evaluate.evaluation import Cost, Curves, Evaluation, Segment
+from fraud_platform.evaluate.metrics import (
+    CalibrationBin,
+    Quality,
+    calibration_bins,
+    calibration_error,
+    card_precision_at_k,
+    measure,
+    recall_at_precision,
+)
+from fraud_platform.evaluate.money import Interval, amount_major, paired_bootstrap
+from fraud_platform.evaluate.run import Comparison, compare, evaluate
+
+__all__ = [
+    "CalibrationBin",
+    "Comparison",
+    "Cost",
+    "Curves",
+    "Evaluation",
+    "Interval",
+    "Quality",
+    "Segment",
+    "amount_major",
+    "calibration_bins",
+    "calibration_error",
+    "card_precision_at_k",
+    "compare",
+    "evaluate",
+    "measure",
+    "paired_bootstrap",
+    "recall_at_precision",
+]

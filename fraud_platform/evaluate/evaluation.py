@@ -1,0 +1,131 @@
+"""The frozen result of an evaluation, which explains itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fraud_platform.evaluate.metrics import CalibrationBin, Quality
+from fraud_platform.evaluate.money import Interval
+from fraud_platform.train import Part
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one contender's choices cost, in major units, and how many rows met each action."""
+
+    total: float
+    approved: int
+    stepped_up: int
+    declined: int
+    frauds_approved: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A slice of the rows; `saved` is against approving all, in major units."""
+
+    dimension: str
+    value: str
+    rows: int
+    frauds: int
+    mean_probability: float
+    cost: float
+    saved: float
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Points for plots: by contender precision and recall, and cost by decline threshold."""
+
+    precision_recall: dict[str, tuple[tuple[float, float], ...]]
+    threshold_cost: tuple[tuple[float, float], ...]
+    calibration: tuple[CalibrationBin, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Candidate, champion and baselines on the same rows.
+
+    `qualities` and `costs` are by contender: candidate, champion (where there is one), logistic, rules,
+    approve_all. `savings` say what the candidate saves against each of the others (major units).
+    """
+
+    fingerprint: str
+    champion_fingerprint: str | None
+    test: Part
+    rows: int
+    frauds: int
+    cards: int
+    qualities: dict[str, Quality]
+    costs: dict[str, Cost]
+    savings: dict[str, Interval]
+    segments: tuple[Segment, ...]
+    curves: Curves
+    method: str
+
+    @property
+    def quality(self) -> Quality:
+        """The candidate's."""
+        return self.qualities["candidate"]
+
+    def metrics(self) -> dict[str, float]:
+        """Flat numbers of the candidate, by names that carry their unit, for a tracker."""
+        quality = self.quality
+        numbers = {
+            "average_precision": quality.average_precision,
+            "auc": quality.auc,
+            "card_precision_at_100": quality.card_precision,
+            "brier": quality.brier,
+            "calibration_error": quality.calibration_error,
+            "test_rows": float(self.rows),
+            "test_frauds": float(self.frauds),
+        }
+        numbers |= {f"recall_at_precision_{p:.2f}": recall for p, recall in quality.recall_at_precision}
+        numbers |= {f"cost_{name}": cost.total for name, cost in self.costs.items()}
+        numbers |= {f"saved_against_{name}": saving.estimate for name, saving in self.savings.items()}
+        return numbers
+
+    def explain(self) -> tuple[str, ...]:
+        """Sentences for people."""
+        quality = self.quality
+        recalls = ", ".join(f"{recall:.3f} at {p:.2f}" for p, recall in quality.recall_at_precision)
+        return (
+            f"{self.rows:,} mature rows of {self.cards:,} cards, {self.test}, {self.frauds:,} frauds",
+            f"AP {quality.average_precision:.4f}, AUC {quality.auc:.4f}, "
+            f"card precision at 100 {quality.card_precision:.4f}",
+            f"recall at precision: {recalls}",
+            f"calibration: Brier {quality.brier:.5f}, expected error {quality.calibration_error:.5f}",
+            *(f"costs {cost.total:,.0f}: {name}" for name, cost in self.costs.items()),
+            *(f"saves {saving} against {name}" for name, saving in self.savings.items()),
+            self.method,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
+        """Back from `to_dict`, also by way of JSON."""
+        curves = content["curves"]
+        lists = {name: tuple(map(tuple, points)) for name, points in curves["precision_recall"].items()}
+        changed = {
+            "test": Part(**content["test"]),
+            "qualities": {name: _quality(q) for name, q in content["qualities"].items()},
+            "costs": {name: Cost(**c) for name, c in content["costs"].items()},
+            "savings": {name: Interval(**s) for name, s in content["savings"].items()},
+            "segments": tuple(Segment(**s) for s in content["segments"]),
+            "curves": Curves(
+                precision_recall=lists,
+                threshold_cost=tuple(map(tuple, curves["threshold_cost"])),
+                calibration=tuple(CalibrationBin(**b) for b in curves["calibration"]),
+            ),
+        }
+        return cls(**{**content, **changed})
+
+
+def _quality(content: Mapping[str, Any]) -> Quality:
+    pairs = tuple((p, recall) for p, recall in content["recall_at_precision"])
+    return Quality(**{**content, "recall_at_precision": pairs})

@@ -1,0 +1,290 @@
+"""evaluate: metrics against values worked by hand, money, intervals, and who may be judged on what."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fraud_platform.errors import ContractError, TrainingError
+from fraud_platform.evaluate import (
+    Evaluation,
+    amount_major,
+    calibration_bins,
+    calibration_error,
+    card_precision_at_k,
+    compare,
+    evaluate,
+    measure,
+    paired_bootstrap,
+    recall_at_precision,
+)
+from fraud_platform.evaluate.money import rule_actions, threshold_costs
+from fraud_platform.features.contract import Feature, FeatureContract
+from fraud_platform.policy import Policy, load_policy
+from fraud_platform.rules import RuleSet
+from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
+from fraud_platform.train import Candidate, Part, Split, TrainParams, train
+
+START = 1_700_006_400_000
+CONTRACT = FeatureContract(
+    {},
+    (
+        Feature(name="amount_minor", kind="field", description="Amount"),
+        Feature(name="card_reports", kind="field", description="Reports"),
+        Feature(name="channel", kind="category", description="Channel"),
+    ),
+)
+RULES = RuleSet.from_yaml(
+    """
+version: 1
+rules:
+  - name: reported
+    mode: live
+    priority: 1
+    action: decline
+    code: R01
+    text: Reported
+    all: [{feature: card_reports, op: ">=", value: 3}]
+""",
+    CONTRACT.names,
+)
+PARAMS = TrainParams(rounds_max=40, early_stopping_rounds=10, min_data_in_leaf=20, legit_share=0.5)
+
+
+def make_world(rows: int = 8_000, days: int = 60, seed: int = 6) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    amount, reports = rng.gamma(2.0, 40.0, rows), rng.poisson(0.3, rows).astype(float)
+    channel = rng.choice(["pos", "web"], rows)
+    margin = -5.5 + amount / 60 + 1.5 * reports + 1.0 * (channel == "web")
+    return pd.DataFrame(
+        {
+            "transaction_id": [f"t{i:06d}" for i in range(rows)],
+            "event_time": np.sort(START + rng.integers(0, days * DAY, rows)),
+            "card_id": [f"c{i:03d}" for i in rng.integers(0, 400, rows)],
+            "amount_minor": np.round(amount * 100).astype(np.int64),
+            "currency": "EUR",
+            "category": None,
+            "card_country": rng.choice(["FR", "DE", ""], rows),
+            "channel": channel,
+            "is_fraud": rng.random(rows) < 1 / (1 + np.exp(-margin)),
+            "card_reports": reports,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def world() -> pd.DataFrame:
+    return make_world()
+
+
+@pytest.fixture(scope="module")
+def candidate(world) -> Candidate:
+    return train(world, CONTRACT, Split.by_time(START, START + 60 * DAY, 7 * DAY), PARAMS)
+
+
+@pytest.fixture(scope="module")
+def weak(world) -> Candidate:
+    """A champion that learned from the same moments, a tree or two only."""
+    split = Split.by_time(START, START + 60 * DAY, 7 * DAY)
+    return train(world, CONTRACT, split, replace(PARAMS, rounds_max=2, num_leaves=2))
+
+
+@pytest.fixture(scope="module")
+def evaluation(world, candidate, weak) -> Evaluation:
+    return evaluate(candidate, world, load_policy(), RULES, champion=weak, resamples=200)
+
+
+def test_card_precision_by_hand():
+    """Two days, k = 2. Day 1: a (.9, fraud) and b (.8) lead, so 1/2, and a is detected. Day 2: a is left
+    out although it scores highest; c (best of .3 and .7, fraud by its lesser row) and b lead: 1/2."""
+    rows = [
+        ("a", 0, 0.9, 1),
+        ("b", 0, 0.8, 0),
+        ("c", 0, 0.1, 1),
+        ("a", 1, 0.99, 1),
+        ("b", 1, 0.6, 0),
+        ("c", 1, 0.3, 1),
+        ("c", 1, 0.7, 0),
+        ("d", 1, 0.2, 1),
+    ]
+    card, day, score, fraud = (np.array(column) for column in zip(*rows, strict=True))
+    moments = START + day * DAY + 1
+    assert card_precision_at_k(score, fraud, moments, card, k=2) == pytest.approx(0.5)
+    assert card_precision_at_k(score, fraud, moments, card, k=1) == pytest.approx((1 + 1) / 2)
+    assert card_precision_at_k(score, fraud, moments, card, k=4) == pytest.approx((2 / 4 + 1 / 4) / 2)
+
+
+def test_recall_at_precision_by_hand():
+    fraud = np.array([1, 1, 0, 1, 0, 1])
+    score = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    assert recall_at_precision(score, fraud, 0.95) == pytest.approx(0.5)
+    assert recall_at_precision(score, fraud, 0.75) == pytest.approx(0.75)
+    assert recall_at_precision(score, fraud, 0.6) == pytest.approx(1.0)
+    assert recall_at_precision(-score, fraud, 0.99) == pytest.approx(0.25)
+    assert recall_at_precision(score, 1 - fraud, 0.5) == 0.0
+
+
+def test_quality_by_hand():
+    fraud = np.array([1, 0, 1, 0])
+    score = np.array([0.9, 0.8, 0.7, 0.1])
+    probability = np.array([0.8, 0.4, 0.4, 0.0])
+    quality = measure(score, probability, fraud, np.full(4, START), np.array(["a", "b", "c", "d"]))
+    assert quality.average_precision == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert quality.auc == pytest.approx(3 / 4)
+    assert quality.brier == pytest.approx((0.04 + 0.16 + 0.36 + 0.0) / 4)
+    assert quality.card_precision == pytest.approx(2 / 100)
+
+
+def test_calibration_bins_and_error_by_hand():
+    probability = np.array([0.1] * 10 + [0.5] * 2)
+    fraud = np.array([1] + [0] * 9 + [1, 1])
+    bins = calibration_bins(probability, fraud, bins=2)
+    assert [(b.rows, b.mean_probability, b.fraud_rate) for b in bins] == [
+        (10, pytest.approx(0.1), pytest.approx(0.1)),
+        (2, pytest.approx(0.5), pytest.approx(1.0)),
+    ]
+    assert calibration_error(calibration_bins(probability, fraud, bins=4)) == pytest.approx(2 * 0.5 / 12)
+
+
+def test_judging_one_class_is_refused():
+    four = np.zeros(4)
+    with pytest.raises(TrainingError, match="0 frauds in 4 rows to judge on"):
+        measure(four, four, four, four, four.astype(str))
+
+
+def test_amounts_follow_the_currency():
+    amounts = amount_major(np.array([1234, 1234, 1234]), np.array(["EUR", "JPY", "KWD"], dtype=object))
+    assert amounts.tolist() == [12.34, 1234.0, 1.234]
+    with pytest.raises(TrainingError, match="XXX"):
+        amount_major(np.array([1]), np.array(["XXX"]))
+
+
+def test_rules_alone_approve_what_they_do_not_know():
+    assert rule_actions(np.array([-1, 0, 1, 2], dtype=np.int8)).tolist() == [0, 0, 1, 2]
+
+
+def test_threshold_costs_by_hand():
+    policy = Policy(50.0, 100.0, 1.0, 0.1, 12.0)
+    probability, fraud, amount = np.array([0.0, 0.2, 0.9]), np.array([0, 1, 1]), np.array([10.0, 20.0, 30.0])
+    thresholds, costs = threshold_costs(policy, probability, fraud, amount)
+    at = dict(zip(thresholds.tolist(), costs.tolist(), strict=True))
+    assert at[thresholds[0]] == 0.0  # good approved, both frauds declined
+    assert at[1.0] == pytest.approx((20 + 50) + (30 + 50))
+    middle = thresholds[np.searchsorted(thresholds, 0.5)]
+    assert at[middle] == pytest.approx(20 + 50)
+
+
+def test_bootstrap_covers_a_known_difference():
+    """200 cards of 10 rows with a true mean difference of 2: the interval covers it 95 times in 100."""
+    covered = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        card = np.repeat(np.arange(200), 10)
+        difference = 2.0 + rng.normal(0, 3, 200)[card] + rng.normal(0, 5, 2_000)
+        interval = paired_bootstrap({"saved": difference}, card, seed, resamples=300)["saved"]
+        assert interval.estimate == pytest.approx(difference.sum())
+        covered += interval.low <= 4_000 <= interval.high
+    assert 88 <= covered <= 99
+
+
+def test_bootstrap_by_card_is_wider_than_by_row():
+    rng = np.random.default_rng(0)
+    card = np.repeat(np.arange(100), 20)
+    difference = rng.normal(0, 3, 100)[card]
+    by_card = paired_bootstrap({"d": difference}, card, 1)["d"]
+    by_row = paired_bootstrap({"d": difference}, np.arange(2_000), 1)["d"]
+    assert by_card.high - by_card.low > 3 * (by_row.high - by_row.low)
+
+
+def test_bootstrap_is_seeded_and_a_constant_has_no_spread():
+    card = np.arange(50)
+    one = paired_bootstrap({"d": np.full(50, 2.0)}, card, 1)["d"]
+    assert (one.low, one.high) == (pytest.approx(100), pytest.approx(100))
+    noise = np.random.default_rng(0).normal(size=50)
+    assert paired_bootstrap({"d": noise}, card, 1) == paired_bootstrap({"d": noise}, card, 1)
+
+
+def test_money_adds_up(evaluation, world, candidate):
+    test = world[candidate.split.test.mask(world["event_time"].to_numpy())]
+    fraud = test["is_fraud"].to_numpy()
+    lost = (test["amount_minor"] / 100 + 50)[fraud].sum()
+    assert evaluation.costs["approve_all"].total == pytest.approx(lost)
+    declined = (test["card_reports"] >= 3).to_numpy()
+    by_rules = (test["amount_minor"] / 100 + 50)[fraud & ~declined].sum() + 100 * (declined & ~fraud).sum()
+    assert evaluation.costs["rules"].total == pytest.approx(by_rules)
+    assert evaluation.costs["rules"].declined == declined.sum()
+    for name, saving in evaluation.savings.items():
+        difference = evaluation.costs[name].total - evaluation.costs["candidate"].total
+        assert saving.estimate == pytest.approx(difference)
+        assert saving.low <= saving.estimate <= saving.high
+
+
+def test_every_contender_meets_every_row_once(evaluation):
+    assert list(evaluation.costs) == ["candidate", "champion", "logistic", "rules", "approve_all"]
+    for cost in evaluation.costs.values():
+        assert cost.approved + cost.stepped_up + cost.declined == evaluation.rows
+    assert list(evaluation.qualities) == ["candidate", "champion", "logistic"]
+
+
+def test_segments_are_slices_of_the_whole(evaluation):
+    by_dimension: dict[str, list] = {}
+    for segment in evaluation.segments:
+        by_dimension.setdefault(segment.dimension, []).append(segment)
+    assert set(by_dimension) == {"channel", "category", "card_country", "amount"}
+    for segments in by_dimension.values():
+        assert sum(s.rows for s in segments) == evaluation.rows
+        assert sum(s.cost for s in segments) == pytest.approx(evaluation.costs["candidate"].total)
+        assert sum(s.saved for s in segments) == pytest.approx(evaluation.savings["approve_all"].estimate)
+    assert {s.value for s in by_dimension["card_country"]} == {"FR", "DE", "unknown"}
+    assert {s.value for s in by_dimension["category"]} == {"unknown"}
+
+
+def test_the_better_model_saves(evaluation):
+    assert evaluation.savings["approve_all"].low > 0
+    assert evaluation.quality.average_precision > evaluation.qualities["champion"].average_precision
+    assert evaluation.savings["champion"].estimate > 0
+
+
+def test_it_is_judged_on_the_test_part_alone(evaluation, world, candidate, weak):
+    outside = ~candidate.split.test.mask(world["event_time"].to_numpy())
+    changed = world.copy()
+    changed.loc[outside, "is_fraud"] = True
+    again = evaluate(candidate, changed, load_policy(), RULES, champion=weak, resamples=200)
+    assert again == evaluation
+
+
+def test_it_explains_itself_and_survives_json(evaluation):
+    text = "\n".join(evaluation.explain())
+    assert "against rules" in text
+    assert "drawing whole cards" in text
+    assert Evaluation.from_dict(json.loads(json.dumps(evaluation.to_dict()))) == evaluation
+    assert evaluation.metrics()["cost_candidate"] == evaluation.costs["candidate"].total
+
+
+def test_compare_pairs_the_rows(evaluation, world, candidate, weak):
+    rows = world[candidate.split.test.mask(world["event_time"].to_numpy())]
+    comparison = compare(weak, candidate, rows, load_policy(), resamples=200)
+    assert comparison.rows == evaluation.rows
+    assert comparison.saved.estimate == pytest.approx(evaluation.savings["champion"].estimate)
+    assert compare(candidate, candidate, rows, load_policy(), 50).saved.high == 0.0
+
+
+def test_a_model_is_not_judged_on_what_it_learned_from(world, candidate, weak):
+    later = Split(
+        Part(START, START + 46 * DAY),
+        Part(START + 47 * DAY, START + 53 * DAY),
+        Part(START + 54 * DAY, START + 60 * DAY),
+        gap_ms=DAY,
+    )
+    champion = replace(weak, split=later)
+    with pytest.raises(
+        TrainingError, match="learned from rows until 2024-01-07; rows from 2024-01-05 cannot"
+    ):
+        evaluate(candidate, world, load_policy(), RULES, champion=champion)
+
+
+def test_a_missing_feature_is_named(world, candidate):
+    with pytest.raises(ContractError, match="card_reports"):
+        evaluate(candidate, world.drop(columns="card_reports"), load_policy(), RULES)
