@@ -1,0 +1,151 @@
+"""register: from an evaluation to a verdict on promotion, with its reasons.
+
+Belongs here: the rules of promotion, the verdict, the record of an approval.
+Does not belong here: metrics (`evaluate`), the registry itself (`adapters.mlflow`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fraud_platform.errors import GateError
+from fraud_platform.evaluate import Evaluation
+
+TEXT_MAX = 500
+"""Longest name or reason of an approval."""
+
+
+@dataclass(frozen=True)
+class PromotionRules:
+    """What evidence a promotion takes.
+
+    `saved_low_min`: the interval's low end of what is saved against each contender must be above this
+    (major units). `calibration_error_max`: expected error of the probability.
+    """
+
+    frauds_min: int = 30
+    saved_low_min: float = 0.0
+    calibration_error_max: float = 0.02
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule of promotion and what came of it."""
+
+    name: str
+    is_passed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """The verdict on a candidate; it is allowed when every check passed."""
+
+    fingerprint: str
+    champion_fingerprint: str | None
+    checks: tuple[Check, ...]
+
+    @property
+    def is_allowed(self) -> bool:
+        return all(check.is_passed for check in self.checks)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why not, or, when it is allowed, why."""
+        failed = tuple(check.reason for check in self.checks if not check.is_passed)
+        return failed or tuple(check.reason for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "is_allowed": self.is_allowed}
+
+
+@dataclass(frozen=True)
+class Approval:
+    """Who let which version decide, why and when (ms UTC). `replaced`: the champion before, if any."""
+
+    version: str
+    fingerprint: str
+    by: str
+    reason: str
+    at_ms: int
+    replaced: str | None
+
+    def to_json_line(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True) + "\n"
+
+
+def gate(
+    evaluation: Evaluation,
+    champion_fingerprint: str | None = None,
+    rules: PromotionRules | None = None,
+) -> Promotion:
+    """May this candidate replace the champion (None: there is none yet)?
+
+    A first model must cost less than approving all and than the rules; a later one also less than the
+    champion, on the same rows. "Less" holds for the low end of the interval.
+    """
+    checks = tuple(_checks(evaluation, champion_fingerprint, rules or PromotionRules()))
+    return Promotion(evaluation.fingerprint, champion_fingerprint, checks)
+
+
+def checked_approval(
+    version: str, fingerprint: str, by: str, reason: str, at_ms: int, replaced: str | None
+) -> Approval:
+    """An approval that names a person and a reason; GateError otherwise."""
+    for field, value in (("by", by), ("reason", reason)):
+        if not value.strip() or len(value) > TEXT_MAX or not value.isprintable():
+            raise GateError(
+                f"approval of version {version}: {field} {value!r} must be 1 to {TEXT_MAX} printable "
+                "characters"
+            )
+    return Approval(version, fingerprint, by.strip(), reason.strip(), at_ms, replaced)
+
+
+def evidence_of(evaluation: Evaluation, promotion: Promotion) -> tuple[bytes, str]:
+    """What a version is registered with, as JSON, and its SHA-256."""
+    content = {"evaluation": evaluation.to_dict(), "promotion": promotion.to_dict()}
+    encoded = json.dumps(content, indent=2, sort_keys=True).encode()
+    return encoded, hashlib.sha256(encoded).hexdigest()
+
+
+def _checks(evaluation: Evaluation, champion: str | None, rules: PromotionRules) -> Iterator[Check]:
+    frauds = evaluation.frauds
+    yield Check(
+        "enough_frauds",
+        frauds >= rules.frauds_min,
+        f"judged on {frauds} frauds in {evaluation.rows} mature rows; at least {rules.frauds_min} are needed",
+    )
+    error = evaluation.quality.calibration_error
+    yield Check(
+        "calibrated",
+        error <= rules.calibration_error_max,
+        f"expected calibration error {error:.5f}; at most {rules.calibration_error_max:g} is allowed",
+    )
+    yield _saves(evaluation, "approve_all", rules)
+    yield _saves(evaluation, "rules", rules)
+    if champion is not None:
+        yield _beats_champion(evaluation, champion, rules)
+
+
+def _saves(evaluation: Evaluation, other: str, rules: PromotionRules) -> Check:
+    saving = evaluation.savings[other]
+    return Check(
+        f"saves_against_{other}",
+        saving.low > rules.saved_low_min,
+        f"saves {saving} against {other}; the low end must be above {rules.saved_low_min:g}",
+    )
+
+
+def _beats_champion(evaluation: Evaluation, champion: str, rules: PromotionRules) -> Check:
+    name = "saves_against_champion"
+    if evaluation.fingerprint == champion:
+        return Check(name, False, f"candidate {champion[:12]} is the champion already")
+    if evaluation.champion_fingerprint != champion:
+        judged = (evaluation.champion_fingerprint or "no champion")[:12]
+        return Check(name, False, f"judged against {judged}; the champion is {champion[:12]}: evaluate again")
+    return _saves(evaluation, "champion", rules)

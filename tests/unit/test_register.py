@@ -1,0 +1,121 @@
+"""register: every way through the gate, and the reasons it gives."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from fraud_platform.errors import GateError
+from fraud_platform.evaluate import Cost, Curves, Evaluation, Interval, Quality
+from fraud_platform.register import PromotionRules, checked_approval, evidence_of, gate
+from fraud_platform.train import Part
+
+CHAMPION = "c" * 64
+GOOD = Interval(1_000.0, 400.0, 1_600.0)
+UNSURE = Interval(1_000.0, -10.0, 2_000.0)
+
+
+def make_evaluation(champion: str | None = CHAMPION, **savings: Interval) -> Evaluation:
+    others = ("champion", "rules", "approve_all") if champion else ("rules", "approve_all")
+    return Evaluation(
+        fingerprint="f" * 64,
+        champion_fingerprint=champion,
+        test=Part(0, 86_400_000),
+        rows=10_000,
+        frauds=50,
+        cards=400,
+        qualities={"candidate": Quality(0.7, 0.9, ((0.9, 0.4),), 0.3, 0.004, 0.001)},
+        costs={name: Cost(100.0, 1, 2, 3, 0) for name in ("candidate", *others)},
+        savings=dict.fromkeys(others, GOOD) | savings,
+        segments=(),
+        curves=Curves({}, (), ()),
+        method="",
+    )
+
+
+def failed(promotion) -> list[str]:
+    return [check.name for check in promotion.checks if not check.is_passed]
+
+
+def test_a_challenger_that_saves_for_certain_may_replace_the_champion():
+    promotion = gate(make_evaluation(), CHAMPION)
+    assert promotion.is_allowed
+    assert "saves 1,000 (95% interval 400 to 1,600) against champion" in promotion.reasons[-1]
+
+
+def test_a_first_model_needs_no_champion():
+    promotion = gate(make_evaluation(champion=None), None)
+    assert promotion.is_allowed
+    assert [check.name for check in promotion.checks] == [
+        "enough_frauds",
+        "calibrated",
+        "saves_against_approve_all",
+        "saves_against_rules",
+    ]
+
+
+@pytest.mark.parametrize("other", ["approve_all", "rules"])
+def test_a_first_model_must_beat_the_rules_and_approving_all(other):
+    promotion = gate(make_evaluation(champion=None, **{other: UNSURE}), None)
+    assert not promotion.is_allowed
+    assert failed(promotion) == [f"saves_against_{other}"]
+    assert len(promotion.reasons) == 1
+    assert "-10 to 2,000" in promotion.reasons[0]
+
+
+def test_a_challenger_that_is_better_only_on_average_may_not():
+    evaluation = make_evaluation()
+    unsure = replace(evaluation, savings=evaluation.savings | {"champion": UNSURE})
+    assert failed(gate(unsure, CHAMPION)) == ["saves_against_champion"]
+
+
+def test_equal_is_not_better():
+    zero = Interval(0.0, 0.0, 0.0)
+    assert not gate(make_evaluation(rules=zero), CHAMPION).is_allowed
+
+
+def test_the_evidence_must_be_against_the_champion_of_today():
+    promotion = gate(make_evaluation(), "d" * 64)
+    assert "judged against cccccccccccc; the champion is dddddddddddd: evaluate again" in promotion.reasons
+    promotion = gate(make_evaluation(champion=None), CHAMPION)
+    assert "judged against no champion" in promotion.reasons[0]
+
+
+def test_the_champion_does_not_replace_itself():
+    evaluation = replace(make_evaluation(), fingerprint=CHAMPION)
+    assert gate(evaluation, CHAMPION).reasons == (f"candidate {CHAMPION[:12]} is the champion already",)
+
+
+def test_little_evidence_is_not_enough():
+    evaluation = replace(make_evaluation(), frauds=29)
+    assert failed(gate(evaluation, CHAMPION)) == ["enough_frauds"]
+    assert gate(evaluation, CHAMPION, PromotionRules(frauds_min=29)).is_allowed
+
+
+def test_a_dishonest_probability_may_not_price_actions():
+    quality = replace(make_evaluation().quality, calibration_error=0.021)
+    evaluation = replace(make_evaluation(), qualities={"candidate": quality})
+    assert failed(gate(evaluation, CHAMPION)) == ["calibrated"]
+
+
+@pytest.mark.parametrize(
+    ("by", "reason"), [("", "why"), (" ", "why"), ("Ada", ""), ("Ada", "a\nb"), ("A" * 501, "w")]
+)
+def test_an_approval_names_a_person_and_a_reason(by, reason):
+    with pytest.raises(GateError, match="approval of version 3"):
+        checked_approval("3", "f" * 64, by, reason, 0, None)
+
+
+def test_an_approval_is_one_line():
+    line = checked_approval("3", "f" * 64, " Ada ", "Better", 1_700_000_000_000, "2").to_json_line()
+    assert line.endswith("}\n")
+    assert line.count("\n") == 1
+    assert json.loads(line)["by"] == "Ada"
+
+
+def test_evidence_is_the_same_for_the_same_verdict():
+    evaluation = make_evaluation()
+    content, digest = evidence_of(evaluation, gate(evaluation, CHAMPION))
+    assert json.loads(content)["promotion"]["is_allowed"] is True
+    assert evidence_of(evaluation, gate(evaluation, CHAMPION))[1] == digest
+    assert evidence_of(evaluation, gate(evaluation, None))[1] != digest
