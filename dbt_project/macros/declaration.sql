@@ -13,7 +13,7 @@
   {%- endfor -%}
   {%- for extra in var('extras') -%}
     {%- do declared.append(dict(
-        name='extra_' ~ extra['name'], kind='category' if extra['dtype'] == 'category' else 'field', of='extra_' ~ extra['name']
+        name=extra['name'], kind='category' if extra['dtype'] == 'category' else 'field', of=extra['name']
     )) -%}
   {%- endfor -%}
   {{- return(declared) -}}

@@ -22,7 +22,7 @@ import msgspec
 
 from fraud_platform.errors import StoreError
 from fraud_platform.features.contract import FeatureContract
-from fraud_platform.features.engine import Engine, Key, Observation
+from fraud_platform.features.engine import Engine, Key, Observation, Seen
 from fraud_platform.features.plan import EntityPlan, Entry
 from fraud_platform.features.state import State
 from fraud_platform.schema import LabelEvent, Transaction
@@ -37,7 +37,7 @@ _NO_TOKEN = bytes(_TOKEN_BYTES)
 _MOMENT = struct.Struct(">Q")
 
 
-class Seen(msgspec.Struct, array_like=True):
+class SeenRecord(msgspec.Struct, array_like=True):
     """What is kept of a transaction: its vector, and its keys for labels that arrive later."""
 
     vector: tuple[float | str | None, ...] | None
@@ -45,9 +45,9 @@ class Seen(msgspec.Struct, array_like=True):
     reported_at: int | None = None
 
 
-_encode = msgspec.msgpack.Encoder().encode
+encode = msgspec.msgpack.Encoder().encode
 _decode_state = msgspec.msgpack.Decoder(State).decode
-_decode_seen = msgspec.msgpack.Decoder(Seen).decode
+_decode_seen = msgspec.msgpack.Decoder(SeenRecord).decode
 
 
 def token(value: str) -> bytes:
@@ -116,7 +116,7 @@ class LmdbSession:
         return None if data is None else _decode_state(data)
 
     def save_state(self, plan: EntityPlan, key: Key, state: State) -> None:
-        self._txn.put(key_bytes(plan, key), _encode(state), db=self._store.tables["states"])
+        self._txn.put(key_bytes(plan, key), encode(state), db=self._store.tables["states"])
 
     def scan(self, plan: EntityPlan, key: Key, is_report: bool, lower: int, upper: int) -> Iterator[Entry]:
         prefix = key_bytes(plan, key)
@@ -149,19 +149,12 @@ class LmdbSession:
             self._txn.delete(name, db=table)
         return times[window]
 
-    def vector(self, transaction_id: str) -> tuple[float | str | None, ...] | None:
-        seen = self._seen(transaction_id)
-        return None if seen is None else seen.vector
-
-    def save_vector(self, transaction: Transaction, vector: tuple[float | str | None, ...]) -> None:
-        self._save_seen(transaction.transaction_id, Seen(vector, seen_keys(transaction)))
-
-    def report_keys(self, transaction_id: str) -> Transaction | None:
-        seen = self._seen(transaction_id)
-        if seen is None:
+    def seen(self, transaction_id: str) -> Seen | None:
+        record = self._seen(transaction_id)
+        if record is None:
             return None
-        card, merchant, customer, device, ip = seen.keys
-        return Transaction(
+        card, merchant, customer, device, ip = record.keys
+        keys = Transaction(
             transaction_id=transaction_id,
             event_time=0,
             amount_minor=0,
@@ -172,21 +165,23 @@ class LmdbSession:
             device_id=device,
             ip_id=ip,
         )
+        return Seen(record.vector, keys, record.reported_at)
 
-    def mark_reported(self, transaction_id: str, known_at: int) -> bool:
-        seen = self._seen(transaction_id)
-        if seen is None or seen.reported_at is not None:
-            return False
-        seen.reported_at = known_at
-        self._save_seen(transaction_id, seen)
-        return True
+    def save_vector(self, transaction: Transaction, vector: tuple[float | str | None, ...]) -> None:
+        self._save_seen(transaction.transaction_id, SeenRecord(vector, seen_keys(transaction)))
 
-    def _seen(self, transaction_id: str) -> Seen | None:
+    def mark_reported(self, transaction_id: str, known_at: int) -> None:
+        record = self._seen(transaction_id)
+        if record is not None:
+            record.reported_at = known_at
+            self._save_seen(transaction_id, record)
+
+    def _seen(self, transaction_id: str) -> SeenRecord | None:
         data = self._txn.get(token(transaction_id), db=self._store.tables["seen"])
         return None if data is None else _decode_seen(data)
 
-    def _save_seen(self, transaction_id: str, seen: Seen) -> None:
-        self._txn.put(token(transaction_id), _encode(seen), db=self._store.tables["seen"])
+    def _save_seen(self, transaction_id: str, record: SeenRecord) -> None:
+        self._txn.put(token(transaction_id), encode(record), db=self._store.tables["seen"])
 
 
 class LmdbStore:
@@ -236,6 +231,11 @@ class LmdbStore:
     def learn(self, event: LabelEvent) -> bool:
         with self._env.begin(write=True) as txn:
             return self.engine.learn(LmdbSession(self, txn), event)
+
+    def seen(self, transaction_id: str) -> bool:
+        """Whether the transaction has been observed or loaded."""
+        with self._env.begin() as txn:
+            return txn.get(token(transaction_id), db=self.tables["seen"]) is not None
 
     def meta(self, name: str) -> str | None:
         with self._env.begin() as txn:

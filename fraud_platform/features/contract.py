@@ -17,21 +17,13 @@ import msgspec
 import yaml
 
 from fraud_platform.errors import ContractError
-from fraud_platform.schema import TRANSACTION_COLUMNS
+from fraud_platform.schema import TRANSACTION_COLUMNS, Column
 from fraud_platform.settings import PROJECT_ROOT
 
 DECLARATION = PROJECT_ROOT / "dbt_project" / "dbt_project.yml"
 STREAMS = ("transactions", "fraud_reports")
 
 Dtype = Literal["double", "category"]
-
-
-class Extra(msgspec.Struct, frozen=True, kw_only=True):
-    """A model input that a dataset mapping adds; its column and its feature are both `extra_<name>`."""
-
-    name: str
-    dtype: Dtype
-    description: str = ""
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,8 +119,8 @@ def unknown(what: str, value: str, known: Iterable[str]) -> ContractError:
     return ContractError(f"{what} is {value!r}, which is not declared; use one of: {', '.join(listed)}")
 
 
-def load_contract(extras: Iterable[Extra] = (), declaration: Path = DECLARATION) -> FeatureContract:
-    """The contract of the declaration plus a dataset's extra inputs.
+def load_contract(extras: Iterable[Column] = (), declaration: Path = DECLARATION) -> FeatureContract:
+    """The contract of the declaration plus a dataset's extra inputs (columns named extra_<name>).
 
     Raises ContractError for an unknown entity, window, column, stream or input.
     """
@@ -138,10 +130,10 @@ def load_contract(extras: Iterable[Extra] = (), declaration: Path = DECLARATION)
     ]
     features += [
         Feature(
-            name=f"extra_{extra.name}",
-            kind="category" if extra.dtype == "category" else "field",
+            name=extra.name,
+            kind="category" if extra.type == "VARCHAR" else "field",
             description=extra.description,
-            of=(f"extra_{extra.name}",),
+            of=(extra.name,),
         )
         for extra in extras
     ]

@@ -28,6 +28,15 @@ class Observation(NamedTuple):
     is_late: bool = False
 
 
+class Seen(NamedTuple):
+    """What a store knows of a transaction: its vector (None where it was loaded from history), a transaction
+    with its key columns, and when it was first reported as fraud."""
+
+    vector: tuple[float | str | None, ...] | None
+    keys: Transaction
+    reported_at: int | None
+
+
 class FeatureStore(Protocol):
     """An online store: every call is one atomic change."""
 
@@ -61,13 +70,11 @@ class Session(Protocol):
         self, plan: EntityPlan, key: Key, column: int, value: bytes, window: int, delta: int
     ) -> int: ...
 
-    def vector(self, transaction_id: str) -> tuple[float | str | None, ...] | None: ...
+    def seen(self, transaction_id: str) -> Seen | None: ...
 
     def save_vector(self, transaction: Transaction, vector: tuple[float | str | None, ...]) -> None: ...
 
-    def report_keys(self, transaction_id: str) -> Transaction | None: ...
-
-    def mark_reported(self, transaction_id: str, known_at: int) -> bool: ...
+    def mark_reported(self, transaction_id: str, known_at: int) -> None: ...
 
 
 class Engine:
@@ -85,23 +92,27 @@ class Engine:
     def observe(self, session: Session, transaction: Transaction) -> Observation:
         """The transaction's vector from everything known strictly before it; then it counts itself.
 
-        A repeated transaction_id gets the vector it got before and counts nothing.
+        A repeated transaction_id gets the vector it got before and counts nothing; one that was loaded from
+        history without its vector is answered from the log.
         """
-        known = session.vector(transaction.transaction_id)
-        if known is not None:
-            return Observation(known, is_repeat=True)
+        seen = session.seen(transaction.transaction_id)
+        if seen is not None and seen.vector is not None:
+            return Observation(seen.vector, is_repeat=True)
         now = Now(transaction.event_time, transaction_place(transaction))
         vector: list[float | str | None] = [None] * len(self.contract.features)
         is_late = False
         for plan in self.plans:
             key = plan.key(transaction)
-            if key is not None:
+            if key is not None and seen is not None:
+                plan.read(rebuild(session, plan, key, now.time), now, vector)
+            elif key is not None:
                 is_late |= self._observe_key(session, plan, key, transaction, now, vector)
         for place_in_vector, expression in self._rows:
             vector[place_in_vector] = expression(transaction, vector)
         answer = tuple(vector)
-        session.save_vector(transaction, answer)
-        return Observation(answer, is_late=is_late)
+        if seen is None:
+            session.save_vector(transaction, answer)
+        return Observation(answer, is_repeat=seen is not None, is_late=is_late)
 
     def learn(self, session: Session, event: LabelEvent) -> bool:
         """Counts the first fraud report of a transaction; False where the event changes no feature.
@@ -110,11 +121,12 @@ class Engine:
         """
         if event.outcome != "fraud":
             return False
-        transaction = session.report_keys(event.transaction_id)
-        if transaction is None or not session.mark_reported(event.transaction_id, event.known_at):
+        seen = session.seen(event.transaction_id)
+        if seen is None or seen.reported_at is not None:
             return False
+        session.mark_reported(event.transaction_id, event.known_at)
         for plan in self.plans:
-            key = plan.key(transaction)
+            key = plan.key(seen.keys)
             if key is not None and plan.report_windows:
                 self._report_key(session, plan, key, event)
         return True

@@ -74,7 +74,7 @@ final as (
       )
     end as home
     {%- for extra in var('extras') %},
-    extra_{{ extra['name'] }}
+    {{ extra['name'] }}
     {%- endfor %}
   from circles
 

@@ -1,0 +1,343 @@
+"""Fills an online store from the warehouse, and replays the timeline through one to prove parity.
+
+Belongs here: reading the canonical tables in the order of the timeline. Does not belong here: what an event
+means (features/engine.py), what equal means (features/parity.py).
+"""
+
+from __future__ import annotations
+
+import heapq
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+import numpy as np
+from lmdb import Transaction as Writer
+
+from fraud_platform.adapters.duckdb import Warehouse
+from fraud_platform.adapters.lmdb import (
+    LmdbStore,
+    SeenRecord,
+    encode,
+    key_bytes,
+    log_key,
+    token,
+)
+from fraud_platform.errors import StoreError
+from fraud_platform.features.contract import FeatureContract
+from fraud_platform.features.parity import ParityReport, compare
+from fraud_platform.features.plan import EntityPlan, Entry
+from fraud_platform.features.state import NEVER
+from fraud_platform.schema import TRANSACTION_COLUMNS, LabelEvent, Transaction
+
+BATCH_ROWS = 20_000
+LATENESS_MS = 86_400_000
+"""How far behind the watermark an event may still arrive and find its whole window in the log."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load wrote; everything known before `watermark` (ms UTC) is in the store."""
+
+    watermark: int
+    transactions: int
+    log_entries: int
+    keys: int
+    is_unchanged: bool = False
+
+
+def load_store(
+    warehouse: Warehouse,
+    contract: FeatureContract,
+    path: Path,
+    watermark: int | None = None,
+    progress: Progress = lambda message: None,
+) -> LoadReport:
+    """Builds a store at `path` that has seen everything before `watermark` (default: all of it).
+
+    The store appears at once, by a rename; an existing store is replaced.
+    """
+    building = path.with_name(path.name + ".building")
+    shutil.rmtree(building, ignore_errors=True)
+    with warehouse.connect(read_only=True) as connection:
+        if watermark is None:
+            watermark = end_of_timeline(connection)
+        with LmdbStore.open(building, contract) as store:
+            report = _fill(connection, store, watermark, progress)
+            store.flush()
+    shutil.rmtree(path, ignore_errors=True)
+    building.rename(path)
+    return report
+
+
+def end_of_timeline(connection: duckdb.DuckDBPyConnection) -> int:
+    """One past the last moment at which anything became known (ms UTC)."""
+    row = connection.execute(
+        "select max(moment) from (select max(event_time) as moment from ingest.transactions "
+        "union all select max(known_at) from ingest.labels)"
+    ).fetchone()
+    if row is None or row[0] is None:
+        raise StoreError("online store: the warehouse holds no transactions; run ingest first")
+    return int(row[0]) + 1
+
+
+def replay_parity(
+    warehouse: Warehouse,
+    contract: FeatureContract,
+    events: int | None = 100_000,
+    progress: Progress = lambda message: None,
+) -> ParityReport:
+    """Replays the last `events` transactions (None: the whole timeline) over a store loaded up to them.
+
+    Every vector is compared with features.transaction_features.
+    """
+    with TemporaryDirectory(prefix="parity-") as folder:
+        with warehouse.connect(read_only=True) as connection:
+            watermark = _watermark_before(connection, events)
+        load_store(warehouse, contract, Path(folder) / "store", watermark, progress)
+        with warehouse.connect(read_only=True) as connection:
+            return _replay(connection, contract, Path(folder) / "store", watermark, progress)
+
+
+def _replay(
+    connection: duckdb.DuckDBPyConnection,
+    contract: FeatureContract,
+    path: Path,
+    watermark: int,
+    progress: Progress,
+) -> ParityReport:
+    report = ParityReport()
+    columns = ", ".join(f'"{name}"' for name in contract.names)
+    offline = connection.cursor().execute(
+        f"select transaction_id, {columns} from features.transaction_features "
+        "where event_time >= ? order by event_time, transaction_id",
+        [watermark],
+    )
+    with LmdbStore.open(path, contract) as store:
+        timeline = read_timeline(connection, contract, watermark)
+        for batch in _batches(timeline):
+            answers = list(store.observe_all(batch))
+            ids = [event.transaction_id for event in batch if isinstance(event, Transaction)]
+            online = [answer.vector for answer in answers if answer is not None]
+            rows = offline.fetchmany(len(ids))
+            if [row[0] for row in rows] != ids:
+                raise StoreError(
+                    "parity: features.transaction_features holds other transactions than "
+                    "ingest.transactions; materialize the features again"
+                )
+            built = {name: _column(rows, place + 1, contract) for place, name in enumerate(contract.names)}
+            report += compare(contract, ids, online, built)
+            report += ParityReport(labels=len(batch) - len(ids))
+            progress(f"replayed {report.transactions:,} transactions")
+    return report
+
+
+def _column(rows: list[tuple[object, ...]], place: int, contract: FeatureContract) -> np.ndarray:
+    is_category = contract.features[place - 1].dtype == "category"
+    values = [row[place] for row in rows]
+    if is_category:
+        return np.array(values, dtype=object)
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def read_timeline(
+    connection: duckdb.DuckDBPyConnection, contract: FeatureContract, lower: int, upper: int | None = None
+) -> Iterator[Transaction | LabelEvent]:
+    """Both streams with lower <= moment < upper, merged in the order in which they became known."""
+    bound = 1 << 62 if upper is None else upper
+    extras = [
+        feature.of[0] for feature in contract.features if feature.of and feature.of[0].startswith("extra_")
+    ]
+    names = [column.name for column in TRANSACTION_COLUMNS]
+    transactions = connection.cursor().execute(
+        f"select {', '.join([*names, *extras])} from ingest.transactions "
+        "where event_time >= ? and event_time < ? order by event_time, transaction_id",
+        [lower, bound],
+    )
+    labels = connection.cursor().execute(
+        "select transaction_id, source, outcome, known_at from ingest.labels "
+        "where known_at >= ? and known_at < ? order by known_at, transaction_id",
+        [lower, bound],
+    )
+    arrivals: Iterator[tuple[int, int, Transaction | LabelEvent]] = heapq.merge(
+        ((e.event_time, 0, e) for e in _transactions(transactions, names, extras)),
+        ((e.known_at, 1, e) for e in _labels(labels)),
+        key=lambda arrival: arrival[:2],
+    )
+    return (event for _, _, event in arrivals)
+
+
+def _transactions(
+    cursor: duckdb.DuckDBPyConnection, names: list[str], extras: list[str]
+) -> Iterator[Transaction]:
+    bare = [extra.removeprefix("extra_") for extra in extras]
+    while rows := cursor.fetchmany(BATCH_ROWS):
+        for row in rows:
+            fields = dict(zip(names, row, strict=False))
+            yield Transaction(**fields, extras=dict(zip(bare, row[len(names) :], strict=True)))
+
+
+def _labels(cursor: duckdb.DuckDBPyConnection) -> Iterator[LabelEvent]:
+    while rows := cursor.fetchmany(BATCH_ROWS):
+        for transaction_id, source, outcome, known_at in rows:
+            yield LabelEvent(transaction_id=transaction_id, source=source, outcome=outcome, known_at=known_at)
+
+
+def _batches(timeline: Iterator[Transaction | LabelEvent]) -> Iterator[list[Transaction | LabelEvent]]:
+    batch: list[Transaction | LabelEvent] = []
+    for event in timeline:
+        batch.append(event)
+        if len(batch) == BATCH_ROWS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _watermark_before(connection: duckdb.DuckDBPyConnection, events: int | None) -> int:
+    if events is None:
+        return 0
+    row = connection.execute(
+        "select min(event_time) from "
+        "(select event_time from ingest.transactions order by event_time desc limit ?)",
+        [events],
+    ).fetchone()
+    return 0 if row is None or row[0] is None else int(row[0])
+
+
+def _fill(
+    connection: duckdb.DuckDBPyConnection, store: LmdbStore, watermark: int, progress: Progress
+) -> LoadReport:
+    entries = keys = 0
+    with store.begin() as writer:
+        for plan in store.engine.plans:
+            progress(f"loading {plan.name}")
+            keys += _load_states(connection, store, writer, plan, watermark)
+            entries += _load_log(connection, store, writer, plan, watermark)
+        progress("loading transaction ids")
+        transactions = _load_seen(connection, store, writer, watermark)
+        writer.put(b"watermark", str(watermark).encode(), db=store.tables["meta"])
+    return LoadReport(watermark, transactions, entries, keys)
+
+
+def _present(plan: EntityPlan) -> str:
+    return " and ".join(f"{column} is not null" for column in plan.columns)
+
+
+def _load_states(
+    connection: duckdb.DuckDBPyConnection, store: LmdbStore, writer: Writer, plan: EntityPlan, watermark: int
+) -> int:
+    """The facts of each key's whole past; windows stay empty and fill from the log at the first event."""
+    columns = ", ".join(plan.columns)
+    cursor = connection.execute(
+        f"""
+        with moments as (
+          select {columns}, event_time,
+            max(case when latitude is not null and longitude is not null
+              then struct_pack(t := event_time, a := latitude, b := longitude) end) as place
+          from ingest.transactions where {_present(plan)} and event_time < ? group by all
+        ),
+        facts as (
+          select {columns}, min(event_time) as first, max(event_time, 2) as lasts,
+            {"max(place, 2)" if plan.has_place else "null"} as places
+          from moments group by all
+        ),
+        reports as (
+          select {columns}, max(known_at) as last_report
+          from staging.stg_fraud_reports where {_present(plan)} and known_at < ? group by all
+        )
+        select {columns}, first, lasts, places, last_report
+        from facts left join reports using ({columns})
+        """,
+        [watermark, watermark],
+    )
+    width = len(plan.columns)
+    loaded = 0
+    while rows := cursor.fetchmany(BATCH_ROWS):
+        for row in rows:
+            first, lasts, places, last_report = row[width:]
+            state = plan.empty()
+            state.first, state.last = first, lasts[0]
+            state.before_last = lasts[1] if len(lasts) > 1 else NEVER
+            state.last_report = NEVER if last_report is None else last_report
+            known = [(place["t"], place["a"], place["b"]) for place in places or ()]
+            state.place = known[0] if known else None
+            state.place_before = known[1] if len(known) > 1 else None
+            writer.put(key_bytes(plan, row[:width]), encode(state), db=store.tables["states"])
+        loaded += len(rows)
+    return loaded
+
+
+def _load_log(
+    connection: duckdb.DuckDBPyConnection, store: LmdbStore, writer: Writer, plan: EntityPlan, watermark: int
+) -> int:
+    if not (plan.windows or plan.report_windows or plan.has_place):
+        return 0
+    lower = watermark - max(plan.windows + plan.report_windows, default=0) - LATENESS_MS
+    columns = ", ".join(plan.columns)
+    values = "".join(f", {column}" for column in plan.distinct_columns)
+    transactions = connection.execute(
+        f"select {columns}, event_time, transaction_id, amount_minor, latitude, longitude{values} "
+        f"from ingest.transactions where {_present(plan)} and event_time >= ? and event_time < ?",
+        [lower, watermark],
+    )
+    loaded = 0
+    width = len(plan.columns)
+    codec = store.codecs[plan.number]
+    while rows := transactions.fetchmany(BATCH_ROWS):
+        for row in rows:
+            moment, transaction_id, amount_minor, latitude, longitude, *distinct = row[width:]
+            is_placed = plan.has_place and latitude is not None and longitude is not None
+            place = (moment, latitude, longitude) if is_placed else None
+            tokens = tuple(None if value is None else token(value) for value in distinct)
+            name = log_key(key_bytes(plan, row[:width]), False, moment, token(transaction_id))
+            data = codec.pack(Entry(moment, amount_minor, place, tokens))
+            writer.put(name, data, db=store.tables["log"])
+        loaded += len(rows)
+    return loaded + (
+        _load_reports(connection, store, writer, plan, lower, watermark) if plan.report_windows else 0
+    )
+
+
+def _load_reports(
+    connection: duckdb.DuckDBPyConnection,
+    store: LmdbStore,
+    writer: Writer,
+    plan: EntityPlan,
+    lower: int,
+    watermark: int,
+) -> int:
+    rows = connection.execute(
+        f"select {', '.join(plan.columns)}, known_at, transaction_id from staging.stg_fraud_reports "
+        f"where {_present(plan)} and known_at >= ? and known_at < ?",
+        [lower, watermark],
+    ).fetchall()
+    for row in rows:
+        *key, known_at, transaction_id = row
+        name = log_key(key_bytes(plan, tuple(key)), True, known_at, token(transaction_id))
+        writer.put(name, b"", db=store.tables["log"])
+    return len(rows)
+
+
+def _load_seen(
+    connection: duckdb.DuckDBPyConnection, store: LmdbStore, writer: Writer, watermark: int
+) -> int:
+    cursor = connection.execute(
+        "select t.transaction_id, t.card_id, t.merchant_id, t.customer_id, t.device_id, t.ip_id, "
+        "case when r.known_at < ? then r.known_at end from ingest.transactions as t "
+        "left join staging.stg_fraud_reports as r on t.transaction_id = r.transaction_id "
+        "where t.event_time < ?",
+        [watermark, watermark],
+    )
+    loaded = 0
+    while rows := cursor.fetchmany(BATCH_ROWS):
+        for transaction_id, card, merchant, customer, device, ip, reported_at in rows:
+            record = SeenRecord(None, (card, merchant, customer, device, ip), reported_at)
+            writer.put(token(transaction_id), encode(record), db=store.tables["seen"])
+        loaded += len(rows)
+    return loaded
