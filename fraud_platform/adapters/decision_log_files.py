@@ -1,0 +1,188 @@
+"""The decision log's files: lines, segments, the chain of hashes, the index; reading and checking them.
+
+    <folder>/<worker>/<first sequence>.jsonl   {"sequence": 7, "previous_hash": "...", "record": {...}}
+    <folder>/index/                            LMDB: key -> place of its line; worker -> the chain's head
+
+The hash of a line is the SHA-256 of its bytes without the newline; a chain's first line follows 64 zeros.
+Does not belong here: writing lines (`decision_log`), what a record means (`serve.record`).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
+from pathlib import Path
+
+import lmdb
+import msgspec
+
+from fraud_platform.errors import DecisionLogError
+
+INDEX = "index"
+GENESIS = "0" * 64
+INDEX_MAP_BYTES = 1 << 36
+"""Address space, not disk."""
+
+_PLACE = struct.Struct(">QQI")  # segment's first sequence, offset, length
+_HEAD = struct.Struct(">QQQ32s")  # segment's first sequence, end offset, sequence, hash
+
+
+class Line(msgspec.Struct):
+    """One line: `record` is its JSON as it was written."""
+
+    sequence: int
+    previous_hash: str
+    record: msgspec.Raw
+
+
+@dataclass(frozen=True)
+class LoggedRecord:
+    worker: str
+    sequence: int
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a chain ends: the last line's sequence and hash, and the place behind it."""
+
+    segment: int
+    offset: int
+    sequence: int
+    hash: str
+
+
+EMPTY = Head(segment=1, offset=0, sequence=0, hash=GENESIS)
+decode_line = msgspec.json.Decoder(Line).decode
+
+
+class Index:
+    """key -> worker and place of its last line; worker -> head of its chain. Shared by the workers."""
+
+    def __init__(self, folder: Path, *, is_readonly: bool = False) -> None:
+        self._env = lmdb.open(
+            str(folder / INDEX),
+            map_size=INDEX_MAP_BYTES,
+            max_dbs=2,
+            sync=False,
+            metasync=False,
+            readonly=is_readonly,
+        )
+        self._keys = self._env.open_db(b"keys")
+        self._heads = self._env.open_db(b"heads")
+
+    def put(self, key: str, worker: bytes, place: tuple[int, int, int], head: Head) -> None:
+        packed = _HEAD.pack(head.segment, head.offset, head.sequence, bytes.fromhex(head.hash))
+        with self._env.begin(write=True) as transaction:
+            transaction.put(_digest(key), _PLACE.pack(*place) + worker, db=self._keys)
+            transaction.put(worker, packed, db=self._heads)
+
+    def place(self, key: str) -> tuple[str, tuple[int, int, int]] | None:
+        with self._env.begin() as transaction:
+            found = transaction.get(_digest(key), db=self._keys)
+        if found is None:
+            return None
+        segment, offset, length = _PLACE.unpack_from(found)
+        return bytes(found[_PLACE.size :]).decode(), (segment, offset, length)
+
+    def head(self, worker: bytes) -> Head | None:
+        with self._env.begin() as transaction:
+            found = transaction.get(worker, db=self._heads)
+        if found is None:
+            return None
+        segment, offset, sequence, digest = _HEAD.unpack(found)
+        return Head(segment, offset, sequence, digest.hex())
+
+    def close(self) -> None:
+        self._env.close()
+
+
+def read_records(folder: Path, after: Mapping[str, int] | None = None) -> Iterator[LoggedRecord]:
+    """Records in order, worker by worker, behind the sequence that `after` gives for a worker.
+
+    A line that is still being written is left for the next time. Reads only; a live log may be read.
+    """
+    for worker in _workers(folder):
+        known = (after or {}).get(worker, 0)
+        segments = segments_of(folder / worker)
+        for segment, following in zip(segments, [*segments[1:], None], strict=True):
+            if following is not None and following <= known + 1:
+                continue
+            for line, _ in lines_of(segment_path(folder / worker, segment)):
+                if line.sequence > known:
+                    yield LoggedRecord(worker, line.sequence, bytes(line.record))
+
+
+def verify(folder: Path) -> dict[str, int]:
+    """Records by worker, when every chain is whole. DecisionLogError names the first line that is not.
+
+    A changed, missing or reordered line breaks the chain at the line behind it; the index's head betrays a
+    missing or changed end.
+    """
+    counts = {}
+    heads = _recorded_heads(folder)
+    for worker in _workers(folder):
+        sequence, digest = 0, GENESIS
+        recorded = heads.get(worker)
+        for segment in segments_of(folder / worker):
+            path = segment_path(folder / worker, segment)
+            for line, raw in lines_of(path):
+                check_link(path, line, sequence, digest)
+                sequence, digest = line.sequence, sha256(raw).hexdigest()
+                if recorded is not None and recorded.sequence == sequence and recorded.hash != digest:
+                    raise DecisionLogError(f"{path}, sequence {sequence}: the last known line was changed")
+        if recorded is not None and recorded.sequence > sequence:
+            raise DecisionLogError(
+                f"{worker} ends at sequence {sequence}, {recorded.sequence} was recorded: lines are missing"
+            )
+        counts[worker] = sequence
+    return counts
+
+
+def _recorded_heads(folder: Path) -> dict[str, Head]:
+    if not (folder / INDEX).is_dir():
+        return {}
+    index = Index(folder, is_readonly=True)
+    heads = {worker: index.head(worker.encode()) for worker in _workers(folder)}
+    index.close()
+    return {worker: head for worker, head in heads.items() if head is not None}
+
+
+def check_link(path: Path, line: Line, sequence: int, digest: str) -> None:
+    if line.sequence != sequence + 1:
+        raise DecisionLogError(f"{path}: sequence {line.sequence} follows {sequence}; lines are missing")
+    if line.previous_hash != digest:
+        raise DecisionLogError(f"{path}, sequence {sequence}: this line was changed after it was written")
+
+
+def lines_of(path: Path, start: int = 0) -> Iterator[tuple[Line, bytes]]:
+    """Whole lines and their bytes without the newline. DecisionLogError for a whole line that is no line."""
+    with path.open("rb") as file:
+        file.seek(start)
+        for number, raw in enumerate(file):
+            if not raw.endswith(b"\n"):
+                return
+            try:
+                yield decode_line(raw), raw[:-1]
+            except msgspec.MsgspecError as error:
+                raise DecisionLogError(f"{path}, line {number + 1} of {start}..: {error}") from error
+
+
+def _workers(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != INDEX)
+
+
+def segments_of(chain: Path) -> list[int]:
+    return sorted(int(path.stem) for path in chain.glob("*.jsonl"))
+
+
+def segment_path(chain: Path, segment: int) -> Path:
+    return chain / f"{segment:016d}.jsonl"
+
+
+def _digest(key: str) -> bytes:
+    return blake2b(key.encode(), digest_size=16).digest()
