@@ -1,0 +1,243 @@
+"""The registry on a real MLflow over SQLite: evidence, aliases, approvals, and nothing twice."""
+
+import json
+import socket
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fraud_platform.adapters.mlflow import ModelRegistry, load_mlflow
+from fraud_platform.adapters.plots import evaluation_plots
+from fraud_platform.errors import BundleError, GateError
+from fraud_platform.evaluate import Evaluation, Interval, evaluate
+from fraud_platform.features.contract import Feature, FeatureContract
+from fraud_platform.policy import load_policy
+from fraud_platform.register import Promotion, PromotionRules, gate
+from fraud_platform.rules import RuleSet
+from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
+from fraud_platform.train import Candidate, Split, TrainParams, train
+
+START = 1_700_006_400_000
+NOW = START + 100 * DAY
+CONTRACT = FeatureContract({}, (Feature(name="amount_minor", kind="field", description="Amount"),))
+SPLIT = Split.by_time(START, START + 60 * DAY, 7 * DAY)
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    """MLflow reports its use to its makers unless it is told not to."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"a network connection was asked for: {args}")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(scope="session")
+def tracking(tmp_path_factory):
+    """A database of its own: making one is slow, so the tests share it under names of their own."""
+    home = tmp_path_factory.mktemp("mlflow")
+    return f"sqlite:///{home / 'mlflow.db'}", home / "artifacts"
+
+
+@pytest.fixture
+def registry(tracking, request) -> ModelRegistry:
+    uri, artifacts = tracking
+    return ModelRegistry(uri, f"fraud-{request.node.name[:40]}", artifacts)
+
+
+@pytest.fixture(scope="session")
+def world() -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    rows = 3_000
+    amount = rng.gamma(2.0, 40.0, rows)
+    return pd.DataFrame(
+        {
+            "transaction_id": [f"t{i:05d}" for i in range(rows)],
+            "event_time": np.sort(START + rng.integers(0, 60 * DAY, rows)),
+            "card_id": [f"c{i}" for i in rng.integers(0, 200, rows)],
+            "amount_minor": np.round(amount * 100).astype(np.int64),
+            "currency": "EUR",
+            "is_fraud": rng.random(rows) < np.where(amount > 150, 0.5, 0.01),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def candidates(world) -> list[Candidate]:
+    params = TrainParams(rounds_max=5, early_stopping_rounds=0, min_data_in_leaf=20, legit_share=1.0)
+    return [train(world, CONTRACT, SPLIT, replace(params, seed=seed)) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="session")
+def evaluations(world, candidates) -> list[Evaluation]:
+    """The first alone; the second against the first, made to save for certain."""
+    policy, rules = load_policy(), RuleSet([])
+    first = evaluate(candidates[0], world, policy, rules, resamples=50)
+    second = evaluate(candidates[1], world, policy, rules, champion=candidates[0], resamples=50)
+    return [first, replace(second, savings=second.savings | {"champion": Interval(9.0, 5.0, 12.0)})]
+
+
+def verdict(evaluation: Evaluation, champion: str | None = None) -> Promotion:
+    return gate(evaluation, champion, PromotionRules(frauds_min=5, calibration_error_max=0.2))
+
+
+def register_first(registry, candidates, evaluations):
+    return registry.register(candidates[0], evaluations[0], verdict(evaluations[0]))
+
+
+def test_a_version_carries_its_evidence(registry, candidates, evaluations):
+    promotion = verdict(evaluations[0])
+    plots = evaluation_plots(evaluations[0])
+    assert promotion.is_allowed
+    registration = registry.register(candidates[0], evaluations[0], promotion, plots)
+    assert (registration.version, registration.outcome) == ("1", "created")
+
+    version = registry.version("1")
+    assert version.fingerprint == candidates[0].fingerprint
+    assert version.is_gate_passed
+    assert version.aliases == ("challenger",)
+    assert version.approval is None
+    assert registry.candidate("1") == candidates[0]
+    evidence = json.loads(registry.evidence("1"))
+    assert Evaluation.from_dict(evidence["evaluation"]) == evaluations[0]
+    assert evidence["promotion"]["is_allowed"] is True
+
+    mlflow = load_mlflow()
+    run = mlflow.get_run(registration.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["average_precision"] == evaluations[0].quality.average_precision
+    assert run.data.params["seed"] == "1"
+    names = {
+        item.path for item in mlflow.artifacts.list_artifacts(run_id=run.info.run_id, artifact_path="plots")
+    }
+    assert names == {"plots/calibration.png", "plots/cost.png", "plots/precision_recall.png"}
+    booster = mlflow.lightgbm.load_model(f"models:/{registry.name}@challenger")
+    matrix = np.array([[500.0], [90_000.0]])
+    assert booster.predict(matrix).tobytes() == candidates[0].score_matrix(matrix).tobytes()
+
+
+def test_the_same_candidate_is_registered_once(registry, candidates, evaluations):
+    first = register_first(registry, candidates, evaluations)
+    again = register_first(registry, candidates, evaluations)
+    assert (again.version, again.run_id, again.outcome) == (first.version, first.run_id, "kept")
+    assert len(registry.versions()) == 1
+
+
+def test_newer_evidence_replaces_older_until_somebody_approved(registry, candidates, evaluations, tmp_path):
+    register_first(registry, candidates, evaluations)
+    poor = replace(evaluations[0], frauds=1)
+    again = registry.register(candidates[0], poor, verdict(poor))
+    assert (again.version, again.outcome) == ("1", "judged_again")
+    assert registry.challenger() is None
+    assert "judged on 1 frauds" in registry.version("1").gate_reasons
+    register_first(registry, candidates, evaluations)
+    registry.approve("1", "Ada", "First", NOW)
+    assert registry.register(candidates[0], poor, verdict(poor)).outcome == "kept"
+    assert registry.version("1").is_gate_passed
+
+
+def test_a_run_that_broke_off_is_taken_up_again(registry, candidates, evaluations, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(registry, "_create_version", broken)
+    with pytest.raises(RuntimeError, match="killed"):
+        register_first(registry, candidates, evaluations)
+    monkeypatch.undo()
+    register_first(registry, candidates, evaluations)
+    mlflow = load_mlflow()
+    runs = mlflow.search_runs(experiment_names=[registry.name], output_format="list")
+    assert len(runs) == len(registry.versions()) == 1
+
+
+def test_an_approval_is_recorded_and_moves_the_champion(registry, candidates, evaluations, tmp_path):
+    log = tmp_path / "reports" / "approvals.jsonl"
+    register_first(registry, candidates, evaluations)
+    assert registry.champion() is None
+    approval = registry.approve("1", "Ada Lovelace", "Saves money", NOW, log)
+    assert (approval.by, approval.reason, approval.at_ms) == ("Ada Lovelace", "Saves money", NOW)
+    assert registry.champion().version == "1"
+    assert registry.champion().approval == approval
+    assert registry.challenger() is None
+
+    promotion = verdict(evaluations[1], candidates[0].fingerprint)
+    registry.register(candidates[1], evaluations[1], promotion)
+    second = registry.approve("2", "Grace Hopper", "Saves more", NOW + 1, log)
+    assert second.replaced == "1"
+    assert registry.champion().version == "2"
+    back = registry.approve("1", "Ada Lovelace", "Version 2 declines too much", NOW + 2, log)
+    assert back.replaced == "2"
+    assert registry.champion().version == "1"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(line["version"], line["by"]) for line in lines] == [
+        ("1", "Ada Lovelace"),
+        ("2", "Grace Hopper"),
+        ("1", "Ada Lovelace"),
+    ]
+
+
+def test_approving_the_champion_again_changes_nothing(registry, candidates, evaluations, tmp_path):
+    log = tmp_path / "approvals.jsonl"
+    register_first(registry, candidates, evaluations)
+    first = registry.approve("1", "Ada", "First", NOW, log)
+    assert registry.approve("1", "Eve", "Again", NOW + 5, log) == first
+    assert len(log.read_text().splitlines()) == 1
+
+
+def test_a_version_whose_gate_failed_is_refused(registry, candidates, evaluations, tmp_path):
+    poor = replace(evaluations[0], frauds=1)
+    registry.register(candidates[0], poor, verdict(poor))
+    with pytest.raises(GateError, match=r"version 1 failed its gate \(judged on 1 frauds"):
+        registry.approve("1", "Ada", "Please", NOW, tmp_path / "approvals.jsonl")
+    assert registry.champion() is None
+    assert not (tmp_path / "approvals.jsonl").exists()
+
+
+def test_evidence_against_an_older_champion_is_refused(registry, candidates, evaluations):
+    register_first(registry, candidates, evaluations)
+    alone = replace(evaluations[0], fingerprint=candidates[1].fingerprint)
+    registry.register(candidates[1], alone, verdict(alone))
+    registry.approve("1", "Ada", "First", NOW)
+    with pytest.raises(GateError, match="version 2 was judged against no champion, and the champion is"):
+        registry.approve("2", "Ada", "Second", NOW)
+
+
+@pytest.mark.parametrize("version", ["2", "", "one"])
+def test_an_unknown_version_is_refused(registry, candidates, evaluations, version):
+    register_first(registry, candidates, evaluations)
+    with pytest.raises(GateError, match=r"it has \['1'\]"):
+        registry.approve(version, "Ada", "Why not", NOW)
+
+
+def test_an_empty_registry_answers(registry):
+    assert registry.champion() is None
+    assert registry.versions() == ()
+    with pytest.raises(GateError, match="none yet"):
+        registry.version("1")
+
+
+def test_nameless_approvals_are_refused(registry, candidates, evaluations):
+    register_first(registry, candidates, evaluations)
+    with pytest.raises(GateError, match="by ''"):
+        registry.approve("1", "", "Why", NOW)
+    assert registry.champion() is None
+
+
+def test_a_damaged_artifact_is_noticed(registry, candidates, evaluations):
+    registration = register_first(registry, candidates, evaluations)
+    mlflow = load_mlflow()
+    mlflow.MlflowClient().log_text(registration.run_id, "tree\n", "candidate/model.txt")
+    with pytest.raises(BundleError, match=r"model\.txt was changed"):
+        registry.candidate("1")
+
+
+def test_plots_are_images_and_the_same_twice(evaluations):
+    plots = evaluation_plots(evaluations[0])
+    assert set(plots) == {"precision_recall.png", "cost.png", "calibration.png"}
+    assert all(image.startswith(PNG) for image in plots.values())
+    assert evaluation_plots(evaluations[0]) == plots
