@@ -36,6 +36,11 @@ from fraud_platform.errors import DecisionLogError
 __all__ = ["DecisionLog", "LoggedRecord", "decision_key", "label_key", "read_records", "verify"]
 
 SEGMENT_BYTES = 64 << 20
+WORKERS_MAX = 64
+
+
+class ChainTakenError(DecisionLogError):
+    """Another process writes this chain."""
 
 
 class KeyedRecord(msgspec.Struct):
@@ -81,6 +86,18 @@ class DecisionLog:
         self._index = Index(folder)
         self.head = self._recover(key_of)
         self._file = self._segment_file(self.head.segment)
+
+    @classmethod
+    def claim(
+        cls, folder: Path, *, sync_every: int = 0, key_of: Callable[[bytes], str] = decision_key
+    ) -> DecisionLog:
+        """The first worker's chain that no process writes: a restarted worker goes on with its own."""
+        for number in range(1, WORKERS_MAX + 1):
+            try:
+                return cls(folder, f"worker-{number}", sync_every=sync_every, key_of=key_of)
+            except ChainTakenError:
+                continue
+        raise DecisionLogError(f"{folder}: all {WORKERS_MAX} chains are being written; stop other services")
 
     def append(self, key: str, payload: bytes) -> int:
         """Write a record and return its sequence. DecisionLogError when it could not be written whole."""
@@ -176,7 +193,7 @@ def _lock(path: Path) -> int:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(file)
-        raise DecisionLogError(
+        raise ChainTakenError(
             f"{path.parent} is written by another process: give each worker a name"
         ) from error
     return file

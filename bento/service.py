@@ -1,0 +1,58 @@
+"""The decision service as a Bento: load the bundle once, hand requests to `fraud_platform.adapters.http`.
+
+BentoML's access log, request metrics and tracing are off for these paths: they cost more than a decision.
+After start-up the garbage collector is told to leave the import heap alone, which otherwise stalls requests.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import time
+from pathlib import Path
+
+import bentoml
+
+import fraud_platform
+from fraud_platform.adapters.http import Api
+from fraud_platform.adapters.metrics import Metrics
+from fraud_platform.adapters.service import ServiceSettings, open_service
+
+HERE = Path(__file__).resolve().parent
+api = Api()
+logger = logging.getLogger("bentoml.fraud_platform")
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@bentoml.service(
+    name="fraud_platform",
+    workers=1,
+    traffic={"timeout": 10},
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": ["/v1/.*", "/livez", "/readyz", "/metrics"]},
+)
+@bentoml.asgi_app(api, path="/")
+class FraudPlatform:
+    """POST /v1/decisions, POST /v1/labels, GET /v1/decisions/{id}, GET /livez, /readyz and /metrics."""
+
+    def __init__(self) -> None:
+        settings = ServiceSettings.from_env(os.environ, HERE / "bundle")
+        self.service = open_service(settings, now_ms)
+        api.start(self.service.decider, Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR")))
+        gc.collect()
+        gc.freeze()
+        code = Path(fraud_platform.__file__).parent
+        logger.info("bundle %s, code %s, state %s", self.service.decider.bundle.id, code, settings.state)
+
+    def __is_ready__(self) -> bool:
+        return api.is_ready
+
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        api.stop()
+        self.service.close()

@@ -1,0 +1,119 @@
+"""A Bento as a running process: started outside the repository, stopped by its own process id."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from fraud_platform.adapters.bento import QUIET
+from fraud_platform.adapters.service import STATE_VARIABLE
+from fraud_platform.errors import FraudPlatformError
+
+HOST = "127.0.0.1"
+LOG_TAIL_LINES = 30
+STOP_SECONDS = 15.0
+POLL_SECONDS = 0.1
+
+
+class ServiceError(FraudPlatformError):
+    """The service did not start."""
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """url: without a slash at its end; log: what the server wrote."""
+
+    url: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def stop(self) -> None:
+        """End the server and every process it started; the workers close store and log first."""
+        family = _family(self.process.pid)
+        self.process.terminate()
+        _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
+        for process in alive:
+            process.kill()
+        psutil.wait_procs(alive, timeout=STOP_SECONDS)
+        self.process.wait()
+
+    def worker_pids(self) -> list[int]:
+        """The processes that answer requests."""
+        return [p.pid for p in _family(self.process.pid) if p.pid != self.process.pid]
+
+    def __enter__(self) -> RunningService:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def start_service(bento_path: Path, port: int, state_dir: Path, *, timeout_s: float = 90.0) -> RunningService:
+    """Serve a Bento on loopback and wait until it is ready.
+
+    ServiceError with the end of its log when it ended, or was not ready in time; it is stopped then.
+    """
+    state_dir.mkdir(parents=True, exist_ok=True)
+    log = state_dir / "service.log"
+    command = [sys.executable, "-m", "bentoml", "serve", str(bento_path.resolve())]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--host", HOST, "--port", str(port)],
+            cwd=state_dir,
+            env=_environment(state_dir),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    service = RunningService(f"http://{HOST}:{port}", log, process)
+    deadline = time.monotonic() + timeout_s
+    while not _is_ready(service.url):
+        if process.poll() is not None or time.monotonic() > deadline:
+            service.stop()
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+            raise ServiceError(f"the service of {bento_path} was not ready in {timeout_s:.0f} s:\n{tail}")
+        time.sleep(POLL_SECONDS)
+    return service
+
+
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _environment(state_dir: Path) -> dict[str, str]:
+    """This process's environment, without what would let the repository's code in."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    home = state_dir.resolve() / "bentoml"
+    return {**kept, **QUIET, "BENTOML_HOME": str(home), STATE_VARIABLE: str(state_dir.resolve())}
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []

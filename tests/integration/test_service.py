@@ -1,0 +1,174 @@
+"""A Bento, built and served as its own process: the same code path as in production."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+from fraud_platform.adapters.bento import BuiltBento, build_bento, requirements
+from fraud_platform.adapters.bento_server import RunningService, ServiceError, free_port, start_service
+from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
+from fraud_platform.adapters.decision_log import read_records, verify
+from fraud_platform.errors import BundleError
+from fraud_platform.package import BundleParts
+
+Build = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bento")
+
+
+@pytest.fixture(scope="module")
+def bundle_dir(home: Path, tiny_parts: BundleParts) -> Path:
+    bundle = build_bundle(tiny_parts, home / "bundles")
+    return bundle_path(home / "bundles", bundle.id)
+
+
+@pytest.fixture(scope="module")
+def bento(home: Path, bundle_dir: Path) -> BuiltBento:
+    return build_bento(bundle_dir, home / "bentoml")
+
+
+@pytest.fixture(scope="module")
+def service(home: Path, bento: BuiltBento) -> Iterator[RunningService]:
+    with start_service(bento.path, free_port(), home / "state") as service:
+        yield service
+
+
+def ask(service: RunningService, path: str, content: object = None) -> tuple[int, dict[str, Any], str]:
+    """Status, JSON body and content type; a POST when there is content."""
+    body = None if content is None else msgspec.json.encode(content)
+    request = urllib.request.Request(service.url + path, data=body)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, msgspec.json.decode(answer.read()), answer.headers["content-type"]
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, msgspec.json.decode(error.read()), error.headers["content-type"]
+
+
+def test_the_bento_is_built_once(home: Path, bundle_dir: Path, bento: BuiltBento) -> None:
+    again = build_bento(bundle_dir, home / "bentoml")
+    assert (bento.is_new, again.is_new) == (True, False)
+    assert (again.tag, again.path) == (bento.tag, bento.path)
+
+
+def test_the_bento_pins_what_it_needs_and_nothing_of_training(bento: BuiltBento) -> None:
+    pinned = (bento.path / "env" / "python" / "requirements.txt").read_text().splitlines()
+    assert set(requirements()) <= set(pinned)
+    assert not [
+        line for line in pinned if line.startswith(("pandas", "scikit", "duckdb", "dagster", "mlflow"))
+    ]
+
+
+def test_every_module_comes_from_the_bento(bento: BuiltBento) -> None:
+    """The environment also holds the repository's copy: what the Bento lacks would come from there."""
+    script = (
+        "import sys, service\n"
+        "files = {n: m.__file__ for n, m in sys.modules.items() if n.partition('.')[0] == 'fraud_platform'}\n"
+        "print(*(f'{name} {file}' for name, file in files.items()), sep='\\n')"
+    )
+    source = bento.path / "src"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=source, capture_output=True, text=True, check=True
+    )
+    found = dict(line.split(" ") for line in done.stdout.splitlines())
+    assert {"fraud_platform.serve.decider", "fraud_platform.adapters.lmdb"} <= found.keys()
+    assert [name for name, file in found.items() if not file.startswith(str(source))] == []
+
+
+def test_the_served_process_runs_the_bentos_code(service: RunningService, bento: BuiltBento) -> None:
+    assert f"code {bento.path}/src/fraud_platform," in service.log.read_text()
+
+
+def test_a_decision_over_http(service: RunningService, transaction_request: Build) -> None:
+    status, decision, kind = ask(service, "/v1/decisions", transaction_request(event_time=10**12))
+    assert (status, kind) == (200, "application/json")
+    assert decision["action"] in ("approve", "step_up", "decline")
+    assert ask(service, "/v1/decisions/t1") == (200, {**decision, "is_repeat": True}, "application/json")
+
+
+def test_a_problem_over_http(service: RunningService, transaction_request: Build) -> None:
+    request = transaction_request(event_time=10**12, card_id="4111 1111 1111 1111")
+    status, said, kind = ask(service, "/v1/decisions", request)
+    assert (status, kind, said["field"]) == (422, "application/problem+json", "card_id")
+    assert "1111" not in str(said)
+    assert "1111 1111" not in service.log.read_text()
+
+
+def test_probes_labels_and_metrics(service: RunningService) -> None:
+    label = {"transaction_id": "t1", "source": "chargeback", "outcome": "fraud", "known_at": 10**12 + 5}
+    assert ask(service, "/v1/labels", label)[0] == 202
+    for path in ("/livez", "/readyz", "/metrics"):
+        with urllib.request.urlopen(service.url + path, timeout=10) as answer:
+            assert answer.status == 200
+            said = answer.read().decode()
+    assert "fraud_decisions_total" in said
+
+
+def test_a_killed_worker_is_replaced_and_nothing_answered_is_lost(
+    service: RunningService, home: Path, transaction_request: Build
+) -> None:
+    requests = [transaction_request(event_time=10**12 + n, transaction_id=f"k{n}") for n in range(20)]
+    answers = [ask(service, "/v1/decisions", request)[1] for request in requests]
+    os.kill(service.worker_pids()[0], signal.SIGKILL)
+    again = [_patiently(service, request) for request in requests]
+    assert again == [{**answer, "is_repeat": True} for answer in answers]
+    recorded = [record.payload for record in read_records(home / "state" / "decisions")]
+    assert len({msgspec.json.decode(payload)["transaction_id"] for payload in recorded}) == len(recorded)
+    assert (
+        ask(service, "/v1/decisions", transaction_request(event_time=10**12, transaction_id="k99"))[0] == 200
+    )
+
+
+def _patiently(service: RunningService, request: dict[str, Any]) -> dict[str, Any]:
+    """Ask until the server that is starting again answers."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return ask(service, "/v1/decisions", request)[1]
+        except (urllib.error.URLError, ConnectionError):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_it_stops_what_it_started_and_starts_again_with_its_state(
+    home: Path, bento: BuiltBento, transaction_request: Build
+) -> None:
+    state = home / "restarted"
+    request = transaction_request(event_time=10**12)
+    with start_service(bento.path, free_port(), state) as first:
+        decision = ask(first, "/v1/decisions", request)[1]
+        pids = [first.process.pid, *first.worker_pids()]
+    assert len(pids) > 1
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert verify(state / "decisions") == {"worker-1": 1}
+    with start_service(bento.path, free_port(), state) as second:
+        assert ask(second, "/v1/decisions", request)[1] == {**decision, "is_repeat": True}
+
+
+def test_a_service_that_cannot_start_says_why(home: Path) -> None:
+    with pytest.raises(ServiceError, match="not ready"):
+        start_service(home / "no-such-bento", free_port(), home / "nothing", timeout_s=20)
+
+
+def test_a_damaged_bundle_makes_no_bento(home: Path, tiny_parts: BundleParts) -> None:
+    bundle = build_bundle(tiny_parts, home / "damaged")
+    folder = bundle_path(home / "damaged", bundle.id)
+    (folder / "model.txt").write_text("other")
+    with pytest.raises(BundleError, match=r"model\.txt"):
+        build_bento(folder, home / "bentoml")
