@@ -86,7 +86,7 @@ def collect_malformed(connection: Connection, source: Source) -> None:
     query = f"SELECT file_path, line FROM {rejects} WHERE {unclosed}"
     if swallowed := connection.execute(query).fetchone():
         raise SourceError(
-            f"{swallowed[0]}: line {swallowed[1]} opens a quote that nothing closes: correct it"
+            f"{swallowed[0]}: line {swallowed[1]} opens a quote and never closes it: correct it"
         )
     connection.execute(
         f"INSERT INTO {table} SELECT n.name, line, any_value(csv_line) FROM {rejects} "

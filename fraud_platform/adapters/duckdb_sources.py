@@ -124,10 +124,10 @@ def _look_at_parquet(connection: duckdb.DuckDBPyConnection, path: Path, name: st
 def _look_at_csv(path: Path, name: str) -> SourceFile:
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as lines:
-            header = lines.readline()
+        with opener(path, "rb") as lines:
+            header = lines.readline().decode("utf-8-sig")
     except (UnicodeDecodeError, gzip.BadGzipFile) as error:
-        raise SourceError(f"{path} is not UTF-8 text: {error}") from error
+        raise SourceError(f"{path} is not CSV in UTF-8: {error}") from error
     delimiter = max(_DELIMITERS, key=header.count)
     names = [column.strip() for column in next(csv.reader([header], delimiter=delimiter), [])]
     if not all(names) or len({column.lower() for column in names}) < len(names):

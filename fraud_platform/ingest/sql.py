@@ -73,16 +73,11 @@ def is_given(value: str) -> str:
 
 
 def _luhn_sum(digits: str) -> str:
-    """Luhn sum of 1 to 19 digits: padded to 19 places, so that the doubled places are the even ones."""
-    padded = f"lpad({digits}, {CARD_NUMBER_DIGITS_MAX}, '0')"
-    places = range(1, CARD_NUMBER_DIGITS_MAX + 1)
-    terms = (
-        f"('0246813579')[CAST(({padded})[{place}] AS INTEGER) + 1]::INTEGER"
-        if (CARD_NUMBER_DIGITS_MAX - place) % 2
-        else f"({padded})[{place}]::INTEGER"
-        for place in places
-    )
-    return " + ".join(terms)
+    """Luhn sum: from the right, every second digit is doubled, and a doubled digit above 9 loses 9."""
+    digit = f"CAST(reverse({digits})[place + 1] AS INTEGER)"
+    doubled = f"2 * {digit} - CASE WHEN {digit} > 4 THEN 9 ELSE 0 END"
+    term = f"CASE WHEN place % 2 = 0 THEN {digit} ELSE {doubled} END"
+    return f"list_sum(list_transform(range(length({digits})), lambda place: {term}))"
 
 
 def is_card_number(value: str) -> str:
