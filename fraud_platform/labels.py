@@ -19,7 +19,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class ResolvedLabel:
-    """`source` and `known_at` (ms UTC) of the event that decided; None where silence did, or nothing yet."""
+    """`source` and `known_at` (ms UTC) of the strongest event; None where nothing was said."""
 
     status: LabelStatus
     source: str | None = None
@@ -64,13 +64,12 @@ class LabelRule:
         """
         known = [event for event in events if event.known_at < as_of_ms]
         decisive = min(known, key=self._strength, default=None)
-        if decisive is not None and decisive.outcome == "fraud":
-            return ResolvedLabel("fraud", decisive.source, decisive.known_at)
-        if not self.is_mature(event_time, as_of_ms):
-            return ResolvedLabel("immature")
+        status: LabelStatus = "legitimate" if self.is_mature(event_time, as_of_ms) else "immature"
         if decisive is None:
-            return ResolvedLabel("legitimate")
-        return ResolvedLabel("legitimate", decisive.source, decisive.known_at)
+            return ResolvedLabel(status)
+        if decisive.outcome == "fraud":
+            status = "fraud"
+        return ResolvedLabel(status, decisive.source, decisive.known_at)
 
     def require_mature(self, transaction_id: str, event_time: int, as_of_ms: int) -> None:
         """Raises LabelError when this transaction's label may not teach at `as_of_ms` yet."""

@@ -44,7 +44,7 @@ def test_nothing_counts_that_was_not_known_strictly_before_as_of() -> None:
 
 def test_a_legitimate_review_inside_the_window_stays_immature() -> None:
     review = event("manual_review", "legitimate", 2)
-    assert resolve(review, days_later=44) == ResolvedLabel("immature")
+    assert resolve(review, days_later=44) == ResolvedLabel("immature", "manual_review", review.known_at)
     assert resolve(review, days_later=45) == ResolvedLabel("legitimate", "manual_review", review.known_at)
 
 
