@@ -89,9 +89,9 @@ class Settings:
         return self.home / "bentoml"
 
     @property
-    def decisions(self) -> Path:
-        """The decision log's segments."""
-        return self.home / "decisions"
+    def service_state(self) -> Path:
+        """The running service's own store and decision log."""
+        return self.home / "service"
 
     @property
     def reports(self) -> Path:
@@ -109,6 +109,10 @@ class Settings:
     @property
     def mlflow_uri(self) -> str:
         return f"sqlite:///{self.mlflow_home / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.mlflow_home / "artifacts"
 
     @property
     def registered_model(self) -> str:

@@ -1,0 +1,195 @@
+"""The command line: `fraud-platform COMMAND --help` tells each command's options.
+
+Belongs here: reading options, showing results. Does not belong here: anything a stage or an adapter decides.
+Heavy imports wait inside the commands, so that `--help` and short commands answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from fraud_platform.cli.instance import console
+from fraud_platform.cli.options import AsOfOption, Dataset, Source, settings_of
+from fraud_platform.errors import FraudPlatformError
+from fraud_platform.settings import VAR_VARIABLE
+
+app = typer.Typer(
+    name="fraud-platform",
+    help="Fraud detection as one loop: features, labels, models, decisions.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+benchmarks = typer.Typer(help="Measure the platform's models on published data.", no_args_is_help=True)
+app.add_typer(benchmarks, name="benchmark")
+
+
+@app.callback()
+def main(
+    var: Annotated[Path | None, typer.Option(help="Where everything is written [FRAUD_PLATFORM_VAR]")] = None,
+) -> None:
+    if var is not None:
+        os.environ[VAR_VARIABLE] = str(var.resolve())
+
+
+@app.command()
+def run(
+    dataset: Dataset = None,
+    source: Source = None,
+    as_of: AsOfOption = "",
+    approve_by: Annotated[
+        str, typer.Option(help="Approve what passes its gate in this name, and package it")
+    ] = "",
+    reason: Annotated[str, typer.Option(help="Why it is approved")] = "approved with the run",
+) -> None:
+    """The whole loop: ingest, features, labels, train, evaluate, register (and approve, package)."""
+    from fraud_platform.cli.loop import run_loop
+
+    run_loop(settings_of(dataset, source), as_of, approve_by, reason)
+
+
+@app.command()
+def demo(
+    transactions: Annotated[int, typer.Option(help="Size of the world; 0 is the demo's own")] = 0,
+    live: Annotated[int, typer.Option(help="Live transactions to decide")] = 500,
+) -> None:
+    """The loop on a simulated world, and live transactions decided by the running Bento."""
+    from fraud_platform.cli.demo import demo as play
+
+    play(settings_of("simulated", None), transactions, live)
+
+
+@app.command()
+def ui(
+    dataset: Dataset = None,
+    source: Source = None,
+    dagster_port: Annotated[int, typer.Option(help="Port of Dagster's web server")] = 3100,
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow")] = 5100,
+) -> None:
+    """Dagster (web server and daemon) and MLflow, until interrupted."""
+    from fraud_platform.cli.ui import serve_ui
+
+    serve_ui(settings_of(dataset, source), dagster_port, mlflow_port)
+
+
+@app.command()
+def approve(
+    version: Annotated[str, typer.Argument(help="The registered version")],
+    by: Annotated[str, typer.Option(help="Who approves")],
+    reason: Annotated[str, typer.Option(help="Why")],
+    dataset: Dataset = None,
+) -> None:
+    """Makes a version whose gate passed the champion, in somebody's name."""
+    from fraud_platform.cli.loop import approve as record
+
+    console.print(record(settings_of(dataset, None), version, by, reason))
+
+
+@app.command()
+def versions(dataset: Dataset = None) -> None:
+    """Registered versions with their gate and approval."""
+    from fraud_platform.defs.platform import Platform
+
+    platform = Platform(settings_of(dataset, None))
+    table = Table("version", "aliases", "gate", "approved by", "reason", "fingerprint")
+    for one in platform.registry.versions():
+        approval = one.approval
+        gate = "passed" if one.is_gate_passed else "failed"
+        by, reason = (approval.by, approval.reason) if approval else ("", "")
+        table.add_row(one.version, ", ".join(one.aliases), gate, by, reason, one.fingerprint[:12])
+    console.print(table)
+
+
+@app.command()
+def features(
+    dataset: Dataset = None,
+    name: Annotated[str, typer.Argument(help="Show one feature, or all")] = "",
+) -> None:
+    """The feature contract: name, kind, entity, stream, window, description."""
+    from fraud_platform.defs.platform import Platform
+
+    contract = Platform(settings_of(dataset, None)).contract
+    chosen = [contract.features[contract.index(name)]] if name else contract.features
+    table = Table("feature", "kind", "entity", "stream", "window", "description")
+    for feature in chosen:
+        stream = feature.stream if feature.entity else ""
+        table.add_row(
+            feature.name,
+            feature.kind,
+            feature.entity or "",
+            stream,
+            feature.window or "",
+            feature.description,
+        )
+    console.print(table)
+    console.print(f"{len(contract.features)} features, contract {contract.hash[:16]}")
+
+
+@app.command()
+def parity(
+    dataset: Dataset = None,
+    events: Annotated[int, typer.Option(help="Replay the last so many transactions")] = 100_000,
+    is_all: Annotated[bool, typer.Option("--all", help="Replay the whole timeline")] = False,
+) -> None:
+    """Replays the timeline through the online store and compares every value with dbt's, as bits."""
+    from fraud_platform.adapters.lmdb_load import replay_parity
+    from fraud_platform.defs.platform import Platform
+
+    platform = Platform(settings_of(dataset, None))
+    with console.status("loading") as status:
+        report = replay_parity(
+            platform.warehouse, platform.contract, None if is_all else events, progress=status.update
+        )
+    for feature, count in report.mismatches.most_common():
+        console.print(f"{feature}: {count:,} mismatches")
+    for example in report.examples:
+        console.print(str(example))
+    console.print(str(report))
+    raise typer.Exit(0 if report.is_exact else 1)
+
+
+@app.command()
+def serve(
+    dataset: Dataset = None,
+    port: Annotated[int, typer.Option(help="Port on loopback")] = 3000,
+) -> None:
+    """Runs the packaged Bento on this machine until interrupted."""
+    from fraud_platform.cli.serve import serve_bento
+
+    serve_bento(settings_of(dataset, None), port)
+
+
+@app.command()
+def monitor(dataset: Dataset = None) -> None:
+    """Takes the decision log into the warehouse; drift and delayed performance."""
+    from fraud_platform.cli.demo import show_monitoring
+
+    show_monitoring(settings_of(dataset, None))
+
+
+@benchmarks.command("handbook")
+def benchmark_handbook(
+    data: Annotated[Path, typer.Option(help="Folder that holds the handbook's transactions")],
+) -> None:
+    """The handbook's validation and test folds: the published rows beside the platform's."""
+    from fraud_platform.cli.handbook import benchmark
+
+    benchmark(settings_of("handbook", data))
+
+
+def entry() -> None:
+    """The console script: the platform's own errors end in one line and status 1."""
+    try:
+        app()
+    except FraudPlatformError as error:
+        console.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        sys.exit(1)
+
+
+__all__ = ["app", "entry"]

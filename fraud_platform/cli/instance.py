@@ -1,0 +1,150 @@
+"""The Dagster instance below `var/`, and jobs run in this process with progress on the terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from fraud_platform.errors import FraudPlatformError
+from fraud_platform.settings import DATASET_VARIABLE, SOURCE_VARIABLE, VAR_VARIABLE, Settings
+
+INSTANCE_YAML = """\
+telemetry:
+  enabled: false
+concurrency:
+  pools:
+    default_limit: 1
+    granularity: run
+"""
+
+console = Console(highlight=False)
+
+
+def prepare_environment(settings: Settings) -> None:
+    """Creates the Dagster home and names these settings to every process started from here."""
+    home = settings.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    config = home / "dagster.yaml"
+    if not config.exists():
+        config.write_text(INSTANCE_YAML)
+    os.environ["DAGSTER_HOME"] = str(home)
+    os.environ[VAR_VARIABLE] = str(settings.var)
+    os.environ[DATASET_VARIABLE] = settings.dataset
+    if settings.source:
+        os.environ[SOURCE_VARIABLE] = str(settings.source)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["DBT_SEND_ANONYMOUS_USAGE_STATS"] = "false"
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """What a job did: seconds by step, metadata by asset, and the checks that did not pass."""
+
+    seconds: Mapping[str, float]
+    assets: Mapping[str, Mapping[str, Any]]
+    checks: Mapping[str, tuple[bool, Mapping[str, Any]]]
+
+
+class JobFailedError(FraudPlatformError):
+    pass
+
+
+class _StepProgress(logging.Handler):
+    """Turns Dagster's step events into lines of a rich progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+        self._tasks: dict[str, Any] = {}
+        self._started: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        meta = getattr(record, "dagster_meta", None) or {}
+        event, step = meta.get("dagster_event"), meta.get("step_key")
+        if step is None:
+            return
+        kind = getattr(event, "event_type_value", None)
+        if kind == "STEP_START":
+            self._started[step] = time.perf_counter()
+            self._tasks[step] = self._progress.add_task(step, total=None, detail="")
+        elif step in self._tasks and kind in ("STEP_SUCCESS", "STEP_FAILURE"):
+            self.seconds[step] = time.perf_counter() - self._started[step]
+            is_good = kind == "STEP_SUCCESS"
+            self._progress.update(
+                self._tasks[step], total=1, completed=1, detail="" if is_good else "[red]failed[/red]"
+            )
+        elif step in self._tasks and event is None:
+            self._progress.update(self._tasks[step], detail=record.getMessage().split(" - ")[-1][:60])
+
+
+@contextmanager
+def _steps() -> Any:
+    columns = (SpinnerColumn(finished_text="+"), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("[dim]{task.fields[detail]}"), console=console) as progress:
+        yield _StepProgress(progress)
+
+
+@contextmanager
+def _tools_silenced() -> Iterator[None]:
+    """dbt's own lines stay off the terminal; they are in the run's logs and in var/<dataset>/dbt."""
+    console.file = sys.stdout
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+def run_job(defs: dg.Definitions, name: str, run_config: Mapping[str, Any] | None = None) -> JobReport:
+    """Executes a job in this process. Raises JobFailedError naming the step and its cause."""
+    with _steps() as handler, _tools_silenced():
+
+        @dg.logger(config_schema={})
+        def terminal(_: dg.InitLoggerContext) -> logging.Logger:
+            logger = logging.Logger("fraud_platform.steps", level=logging.DEBUG)
+            logger.addHandler(handler)
+            return logger
+
+        job = defs.resolve_job_def(name).with_logger_defs({"terminal": terminal})
+        config = {**(run_config or {}), "loggers": {"terminal": {}}}
+        with dg.DagsterInstance.get() as instance:
+            result = job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
+    if not result.success:
+        raise JobFailedError(_cause(name, result))
+    return _report(result, handler.seconds)
+
+
+def _cause(name: str, result: dg.ExecuteInProcessResult) -> str:
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            message = error.message.strip() if error is not None else "unknown cause"
+            return f"job {name}: step {event.step_key} failed: {message}"
+    return f"job {name} failed; its events are in the Dagster instance, run {result.run_id}"
+
+
+def _report(result: dg.ExecuteInProcessResult, seconds: Mapping[str, float]) -> JobReport:
+    assets: dict[str, dict[str, Any]] = {}
+    for event in result.get_asset_materialization_events():
+        found = event.materialization
+        if found.partition is None:
+            values = {key: value.value for key, value in found.metadata.items()}
+            assets["/".join(found.asset_key.path)] = values
+    checks = {
+        f"{'/'.join(check.asset_key.path)}:{check.check_name}": (
+            check.passed,
+            {key: value.value for key, value in check.metadata.items()},
+        )
+        for check in result.get_asset_check_evaluations()
+    }
+    return JobReport(dict(seconds), assets, checks)

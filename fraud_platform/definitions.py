@@ -1,0 +1,52 @@
+"""The composition root: one dataset's settings become everything that Dagster serves.
+
+`build_defs(settings)` is called by the code location (workspace.yaml), by the CLI and by the tests alike.
+"""
+
+from __future__ import annotations
+
+import os
+
+import dagster as dg
+from dagster_dbt import DbtCliResource
+
+from fraud_platform.adapters.dbt import DBT_PROJECT, dbt_executable, ensure_manifest
+from fraud_platform.defs import automation, evaluate, expectations, features, register, simulate, train
+from fraud_platform.defs.ingest import build_ingest
+from fraud_platform.defs.platform import Platform
+from fraud_platform.settings import Settings
+
+
+def build_defs(settings: Settings) -> dg.Definitions:
+    """Assets, checks, jobs, schedules and sensors of one dataset."""
+    platform = Platform(settings)
+    manifest = ensure_manifest(settings, platform.mapping)
+    worlds = [simulate.world] if platform.is_simulated else []
+    return dg.Definitions(
+        assets=[
+            *worlds,
+            build_ingest(platform.is_simulated),
+            *features.build_dbt(manifest),
+            features.online_store,
+            train.candidate,
+            evaluate.evaluation,
+            register.model_version,
+        ],
+        asset_checks=[features.parity],
+        jobs=automation.JOBS,
+        schedules=[automation.nightly, automation.hourly_monitoring],
+        sensors=[automation.approval, automation.drift],
+        executor=dg.in_process_executor,
+        resources={
+            "platform": dg.ResourceDefinition.hardcoded_resource(platform),
+            "dbt": DbtCliResource(
+                project_dir=str(DBT_PROJECT), profiles_dir=str(DBT_PROJECT), dbt_executable=dbt_executable()
+            ),
+        },
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The code location's: the dataset that the environment names."""
+    return build_defs(Settings.from_env(os.environ))

@@ -1,0 +1,89 @@
+"""What starts by itself: the nightly retraining, the retraining on drift, packaging after an approval.
+
+A stage that is downstream of a blocking check runs only where the check passed: within a run by the check
+itself, across runs by the automation condition.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from fraud_platform.defs.platform import Platform
+
+NIGHTLY = "0 2 * * *"
+DRIFT_SECONDS, APPROVAL_SECONDS = 300, 30
+
+GATED = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
+
+LEARNING_GROUPS = ("simulate", "ingest", "features", "labels", "train", "evaluate", "register")
+learning = dg.define_asset_job(
+    "learning",
+    selection=dg.AssetSelection.groups(*LEARNING_GROUPS),
+    description="From files to a judged and registered candidate",
+)
+packaging = dg.define_asset_job(
+    "packaging",
+    selection=dg.AssetSelection.groups("package"),
+    description="The approved version as a bundle and a Bento",
+)
+monitoring = dg.define_asset_job(
+    "monitoring",
+    selection=dg.AssetSelection.groups("monitor"),
+    description="The decision log into the warehouse; drift and delayed performance",
+)
+
+JOBS = (learning, packaging, monitoring)
+
+nightly = dg.ScheduleDefinition(
+    name="nightly_retraining",
+    job=learning,
+    cron_schedule=NIGHTLY,
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Retrains on what is mature at 02:00 UTC",
+)
+
+hourly_monitoring = dg.ScheduleDefinition(
+    name="hourly_monitoring",
+    job=monitoring,
+    cron_schedule="15 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Takes in the decision log and measures drift",
+)
+
+
+@dg.sensor(
+    name="approval",
+    job=packaging,
+    minimum_interval_seconds=APPROVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Packages a version once a named person has approved it",
+)
+def approval(
+    context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
+) -> dg.RunRequest | dg.SkipReason:
+    champion = platform.registry.champion() if platform.settings.mlflow_home.exists() else None
+    if champion is None or champion.approval is None:
+        return dg.SkipReason("no version is approved yet: fraud-platform approve VERSION --by NAME")
+    return dg.RunRequest(
+        run_key=f"{champion.version}-{champion.approval.at_ms}", tags={"model_version": champion.version}
+    )
+
+
+@dg.sensor(
+    name="drift",
+    job=learning,
+    minimum_interval_seconds=DRIFT_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Retrains early when the decision log has drifted from the bundle's reference; has a cool-down",
+)
+def drift(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    event = context.instance.get_latest_materialization_event(dg.AssetKey(["monitor", "drift"]))
+    found = event.asset_materialization.metadata if event and event.asset_materialization else {}
+    if not found:
+        yield dg.SkipReason("monitor/drift was never materialized")
+    elif not found["retrain"].value:
+        yield dg.SkipReason(str(found["reasons"].value))
+    else:
+        yield dg.RunRequest(run_key=str(found["signal_id"].value), tags={"reason": "drift"})

@@ -1,0 +1,98 @@
+"""Candidate, champion and baselines on the same later, mature rows."""
+
+import base64
+import json
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+
+from fraud_platform.adapters.candidates import read_candidate, write_folder
+from fraud_platform.adapters.plots import evaluation_plots
+from fraud_platform.defs.ingest import POOL
+from fraud_platform.defs.latest import latest_text
+from fraud_platform.defs.platform import Platform
+from fraud_platform.defs.train import TRAINING_SET
+from fraud_platform.evaluate import Evaluation, evaluate
+from fraud_platform.package import Reference
+from fraud_platform.train import Candidate, columns_of
+
+
+@dg.asset(
+    key=["evaluate", "evaluation"],
+    deps=[["train", "candidate"]],
+    group_name="evaluate",
+    kinds={"lightgbm", "scikitlearn"},
+    owners=["team:fraud-ml"],
+    pool=POOL,
+)
+def evaluation(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+) -> dg.MaterializeResult:
+    """Ranking, calibration and money with intervals, on rows that no contender has learned from."""
+    fingerprint = latest_text(context, ["train", "candidate"], "fingerprint")
+    challenger = read_candidate(platform.settings.candidates / fingerprint)
+    champion = comparable_champion(platform, challenger)
+    part = challenger.split.test
+    frame = platform.warehouse.frame(
+        f"select * from {TRAINING_SET} where event_time >= ? and event_time < ?", [part.start_ms, part.end_ms]
+    )
+    judged = evaluate(challenger, frame, platform.policy, platform.rules, champion, report=context.log.info)
+    folder = evaluation_folder(platform, fingerprint)
+    plots = evaluation_plots(judged)
+    reference = _reference(challenger, frame)
+    _replace(folder, {"evaluation.json": _json(judged), "reference.json": reference.to_json(), **plots})
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": judged.rows,
+            "fingerprint": fingerprint,
+            "summary": dg.MetadataValue.md("\n".join(f"- {line}" for line in judged.explain())),
+            **{name: dg.MetadataValue.float(value) for name, value in judged.metrics().items()},
+            **{name.removesuffix(".png"): _image(image) for name, image in plots.items()},
+        }
+    )
+
+
+def comparable_champion(platform: Platform, challenger: Candidate) -> Candidate | None:
+    """The champion, unless it is the challenger itself or has learned from the rows that judge.
+
+    The gate refuses a challenger that was not compared with the champion, so nothing slips through here.
+    """
+    version = platform.registry.champion()
+    if version is None or version.fingerprint == challenger.fingerprint:
+        return None
+    champion = platform.registry.candidate(version.version)
+    return champion if champion.split.validation.end_ms <= challenger.split.test.start_ms else None
+
+
+def evaluation_folder(platform: Platform, fingerprint: str) -> Path:
+    return platform.settings.reports / "evaluate" / fingerprint
+
+
+def read_evaluation(platform: Platform, fingerprint: str) -> Evaluation:
+    path = evaluation_folder(platform, fingerprint) / "evaluation.json"
+    return Evaluation.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _json(judged: Evaluation) -> bytes:
+    return json.dumps(judged.to_dict(), indent=2, sort_keys=True).encode()
+
+
+def read_reference(platform: Platform, fingerprint: str) -> Reference:
+    """What the rows that judged the model looked like: drift is measured against it."""
+    return Reference.from_json((evaluation_folder(platform, fingerprint) / "reference.json").read_bytes())
+
+
+def _reference(model: Candidate, frame: pd.DataFrame) -> Reference:
+    columns = columns_of(frame, model.contract)
+    return Reference.of(columns, model.probability(columns))
+
+
+def _replace(folder: Path, files: dict[str, bytes]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    write_folder(files, folder)
+
+
+def _image(png: bytes) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")

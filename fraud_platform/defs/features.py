@@ -1,0 +1,139 @@
+"""Features offline by dbt, online in the store, and the check that both are equal to the bit."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
+
+from fraud_platform.adapters.dbt import dbt_vars, target_path
+from fraud_platform.adapters.lmdb_load import load_store, replay_parity
+from fraud_platform.defs.as_of import AsOf
+from fraud_platform.defs.ingest import POOL
+from fraud_platform.defs.platform import Platform
+
+GROUPS = {"staging": "features", "features": "features", "training": "labels"}
+PARITY_EVENTS = 100_000
+
+
+class Translator(DagsterDbtTranslator):
+    """A model belongs to the stage that its folder serves."""
+
+    def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
+        if dbt_resource_props["name"] == "training_set":
+            return "train"
+        return GROUPS.get(dbt_resource_props["fqn"][1])
+
+
+def build_dbt(manifest: Path) -> list[dg.AssetsDefinition]:
+    """One project in two steps: features, which no as_of changes, and labels with the training set."""
+
+    @dbt_assets(
+        manifest=manifest,
+        select="staging features",
+        name="features_dbt",
+        dagster_dbt_translator=Translator(),
+        pool=POOL,
+    )
+    def features(
+        context: dg.AssetExecutionContext, dbt: DbtCliResource, platform: dg.ResourceParam[Platform]
+    ) -> Iterator[Any]:
+        yield from _build(context, dbt, platform, None)
+
+    @dbt_assets(
+        manifest=manifest,
+        select="training",
+        name="training_dbt",
+        dagster_dbt_translator=Translator(),
+        pool=POOL,
+    )
+    def training(
+        context: dg.AssetExecutionContext,
+        dbt: DbtCliResource,
+        platform: dg.ResourceParam[Platform],
+        config: AsOf,
+    ) -> Iterator[Any]:
+        yield from _build(context, dbt, platform, config.ms)
+
+    return [features, training]
+
+
+def _build(
+    context: dg.AssetExecutionContext, dbt: DbtCliResource, platform: Platform, as_of_ms: int | None
+) -> Iterator[Any]:
+    variables = dbt_vars(platform.settings, platform.mapping, as_of_ms)
+    (platform.settings.home / "spill").mkdir(parents=True, exist_ok=True)
+    command = ["build", "--exclude-resource-type", "unit_test", "--vars", json.dumps(variables)]
+    invocation = dbt.cli(command, context=context, target_path=target_path(platform.settings))
+    for event in list(invocation.stream()):
+        yield _counted(event, platform)
+
+
+def _counted(event: Any, platform: Platform) -> Any:
+    """A built table's event with its rows; dbt holds the warehouse until it has ended, so they come after."""
+    if not isinstance(event, dg.Output):
+        return event
+    table = str(event.metadata["unique_id"].value).rsplit(".", 1)[-1]
+    schema = next(schema for schema in GROUPS if platform.warehouse.exists(f"{schema}.{table}"))
+    rows = platform.warehouse.count(f"{schema}.{table}")
+    return dg.Output(
+        event.value,
+        output_name=event.output_name,
+        metadata={**event.metadata, "dagster/row_count": rows},
+        data_version=event.data_version,
+    )
+
+
+@dg.asset(
+    key=["features", "online_store"],
+    deps=[["features", "transaction_features"]],
+    group_name="features",
+    kinds={"lmdb"},
+    owners=["team:fraud-ml"],
+    pool=POOL,
+)
+def online_store(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+) -> dg.MaterializeResult:
+    """The embedded store that has seen the whole timeline: what a new service starts from."""
+    report = load_store(
+        platform.warehouse, platform.contract, platform.settings.store, progress=context.log.info
+    )
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": report.transactions,
+            "log_entries": report.log_entries,
+            "keys": report.keys,
+            "watermark": dg.MetadataValue.timestamp(report.watermark / 1000),
+            "contract": platform.contract.hash,
+            "unchanged": report.is_unchanged,
+        }
+    )
+
+
+@dg.asset_check(
+    asset=["features", "transaction_features"],
+    name="parity",
+    blocking=True,
+    description="The online store answers the last 100,000 transactions and more with the same bits as dbt",
+    pool=POOL,
+)
+def parity(
+    context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
+) -> dg.AssetCheckResult:
+    """Replays the end of the timeline through a store of its own and compares every value."""
+    report = replay_parity(platform.warehouse, platform.contract, PARITY_EVENTS, progress=context.log.info)
+    return dg.AssetCheckResult(
+        passed=report.is_exact,
+        description=str(report),
+        metadata={
+            "transactions": report.transactions,
+            "labels": report.labels,
+            "values": report.values,
+            "mismatches": sum(report.mismatches.values()),
+            "by_feature": dict(report.mismatches),
+            "examples": [str(example) for example in report.examples[:10]],
+        },
+    )

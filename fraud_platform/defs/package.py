@@ -1,0 +1,77 @@
+"""The approved version as a bundle, and the Bento that holds it."""
+
+import dagster as dg
+
+from fraud_platform.adapters.bento import build_bento
+from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
+from fraud_platform.defs.evaluate import read_evaluation, read_reference
+from fraud_platform.defs.latest import latest_text
+from fraud_platform.defs.platform import Platform
+from fraud_platform.errors import GateError
+from fraud_platform.package import BundleParts, load_reasons_text
+
+
+@dg.asset(
+    key=["package", "bundle"],
+    deps=[["register", "model_version"]],
+    group_name="package",
+    kinds={"file"},
+    owners=["team:fraud-ml"],
+)
+def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+    """Everything the approved version needs to decide, named after the hash of its contents."""
+    champion = platform.registry.champion()
+    if champion is None or champion.approval is None:
+        raise GateError(
+            "no version is approved: fraud-platform approve VERSION --by NAME --reason TEXT, then package"
+        )
+    model = platform.registry.candidate(champion.version)
+    parts = BundleParts(
+        model_text=model.model_text,
+        calibrator=model.calibrator,
+        encoder=model.encoder,
+        contract=model.contract,
+        rules_text=platform.rules_text,
+        policy_text=platform.policy_text,
+        reasons_text=load_reasons_text(),
+        reference=read_reference(platform, champion.fingerprint),
+        versions={
+            "dataset": platform.settings.dataset_name,
+            "model_version": champion.version,
+            "fingerprint": model.fingerprint,
+            "data": model.data_digest,
+            "code": model.code_version,
+            "approved_by": champion.approval.by,
+        },
+        evaluation=dict(read_evaluation(platform, champion.fingerprint).metrics()),
+    )
+    is_known = {path.name for path in platform.settings.bundles.glob("*")}
+    built = build_bundle(parts, platform.settings.bundles)
+    path = bundle_path(platform.settings.bundles, built.id)
+    return dg.MaterializeResult(
+        metadata={
+            "bundle": built.id,
+            "path": str(path),
+            "model_version": champion.version,
+            "approved_by": champion.approval.by,
+            "reason": champion.approval.reason,
+            "files": len(built.files),
+            "unchanged": path.name in is_known,
+        }
+    )
+
+
+@dg.asset(
+    key=["package", "bento"],
+    deps=[["package", "bundle"]],
+    group_name="package",
+    kinds={"bentoml"},
+    owners=["team:fraud-ml"],
+)
+def bento(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
+    """A Bento that starts from its own files alone; deploy it with `bentoml containerize`."""
+    digest = latest_text(context, ["package", "bundle"], "bundle")
+    built = build_bento(bundle_path(platform.settings.bundles, digest), platform.settings.bento_home)
+    return dg.MaterializeResult(
+        metadata={"tag": built.tag, "path": str(built.path), "bundle": digest, "unchanged": not built.is_new}
+    )
