@@ -24,6 +24,7 @@ NOW_MS = 1_790_000_000_000
 CONTRACT = load_contract()
 Build = Callable[..., dict[str, Any]]
 Columns = dict[str, np.ndarray]
+TESTING = {"card_txn_count_1h": 25.0, "card_merchant_distinct_24h": 25.0, "is_new_device": 1.0}
 RISKY = {"amount_minor": 90_000.0, "card_txn_count_1h": 1.0}
 
 
@@ -134,7 +135,7 @@ def test_an_approval_has_no_reasons_and_an_adverse_action_up_to_four(
 def test_the_stronger_of_rule_and_policy_wins(judge: Judge, transaction_request: Build) -> None:
     small = transaction(transaction_request, amount_minor=100)
     calm = judge.judge(small, vector(amount_minor=100.0))
-    velocity = judge.judge(small, vector(amount_minor=100.0, card_txn_count_1h=25.0))
+    velocity = judge.judge(small, vector(amount_minor=100.0, **TESTING))
     assert (calm.action, calm.tier) == ("approve", "model")
     assert (velocity.action, velocity.tier) == ("decline", "rules")
     assert [reason.code for reason in velocity.reasons] == ["R01", "R02"]
@@ -171,7 +172,7 @@ def test_a_score_that_is_no_number_is_never_an_approval(
     judged = judge.judge(small, vector(amount_minor=100.0))
     assert (judged.action, judged.tier, judged.probability) == ("step_up", "fallback", None)
     assert [reason.code for reason in judged.reasons] == ["F01"]
-    ruled = judge.judge(small, vector(card_txn_count_1h=25.0))
+    ruled = judge.judge(small, vector(**TESTING))
     assert (ruled.action, ruled.tier) == ("decline", "rules")
 
 
