@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -29,12 +30,12 @@ def evaluation_plots(evaluation: Evaluation) -> dict[str, bytes]:
     }
 
 
-def _image(draw: object, evaluation: Evaluation) -> bytes:
+def _image(draw: Callable[[Axes, Evaluation], None], evaluation: Evaluation) -> bytes:
     figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.grid(alpha=0.25)
-    draw(axes, evaluation)  # type: ignore[operator]
+    draw(axes, evaluation)
     axes.legend(frameon=False, fontsize=8)
     target = io.BytesIO()
     figure.savefig(target, format="png", metadata={"Software": None})

@@ -220,15 +220,18 @@ def _segments(
 
 
 def _dimensions(rows: pd.DataFrame, truth: _Truth) -> Iterator[tuple[str, np.ndarray]]:
+    """A dimension of which nothing is known is left out."""
     for name in SEGMENT_COLUMNS:
-        if name in rows:
-            yield (
-                name,
-                rows[name].astype(object).fillna("unknown").replace("", "unknown").to_numpy().astype(str),
-            )
+        values = _texts(rows[name]) if name in rows else np.array([], dtype=str)
+        if np.any(values != ""):
+            yield name, np.where(values == "", "unknown", values)
     band = np.searchsorted(AMOUNT_BANDS, truth.amount, side="right") - 1
     labels = [f"{low:g} to {high:g}" for low, high in pairwise(AMOUNT_BANDS)]
     yield "amount", np.array(labels)[band]
+
+
+def _texts(column: pd.Series) -> np.ndarray:
+    return column.astype(object).where(column.notna(), "").to_numpy().astype(str)
 
 
 def _curves(contenders: dict[str, _Contender], truth: _Truth, policy: Policy) -> Curves:

@@ -48,13 +48,13 @@ def train(
     """
     started = time.perf_counter()
     params = params or TrainParams()
-    train_part, train_log = _part(training_set, split.train, "train")
-    validation_part, validation_log = _part(training_set, split.validation, "validation")
-    teaching = _teaching_rows(train_part, params)
+    in_train, train_log = _part(training_set, split.train, "train")
+    in_validation, validation_log = _part(training_set, split.validation, "validation")
+    teaching = training_set.loc[_drawn(training_set, in_train, params)]
     encoder = CategoryEncoder.fit(columns_of(teaching, contract), contract)
     learn = _rows(teaching, encoder, contract)
-    held_out = _rows(validation_part, encoder, contract)
-    report(f"{len(teaching)} of {len(train_part)} rows teach ({train_log.frauds} frauds)")
+    held_out = _rows(training_set.loc[in_validation], encoder, contract)
+    report(f"{len(teaching)} of {train_log.rows} rows teach ({train_log.frauds} frauds)")
 
     booster = fit_booster(
         learn.matrix, learn.is_fraud, contract, params, (held_out.matrix, held_out.is_fraud), report
@@ -101,23 +101,31 @@ def code_version() -> str:
     return digest.hexdigest()
 
 
-def _part(training_set: pd.DataFrame, part: Part, name: str) -> tuple[pd.DataFrame, PartLog]:
-    rows = training_set.loc[part.mask(training_set["event_time"].to_numpy())]
-    frauds = int(rows["is_fraud"].sum())
-    if frauds < FRAUDS_MIN or frauds == len(rows):
+def _part(training_set: pd.DataFrame, part: Part, name: str) -> tuple[np.ndarray, PartLog]:
+    """Which rows lie in the part, bool (n,), and what there is of them."""
+    moments = training_set["event_time"].to_numpy()
+    inside = part.mask(moments)
+    rows, frauds = int(inside.sum()), int(training_set["is_fraud"].to_numpy(dtype=bool)[inside].sum())
+    if frauds < FRAUDS_MIN or frauds == rows:
         raise TrainingError(
-            f"the {name} part ({part}) has {len(rows)} mature rows and {frauds} frauds; "
+            f"the {name} part ({part}) has {rows} mature rows and {frauds} frauds; "
             f"at least {FRAUDS_MIN} frauds and some legitimate rows are needed: give more history"
         )
-    moments = rows["event_time"]
-    return rows, PartLog(len(rows), frauds, int(moments.min()), int(moments.max()))
+    return inside, PartLog(rows, frauds, int(moments[inside].min()), int(moments[inside].max()))
 
 
-def _teaching_rows(rows: pd.DataFrame, params: TrainParams) -> pd.DataFrame:
+def _drawn(training_set: pd.DataFrame, inside: np.ndarray, params: TrainParams) -> np.ndarray:
+    """Which rows teach: bool (n,)."""
+    identity = training_set.loc[inside, ["transaction_id", "is_fraud"]]
     keep = sample_rows(
-        rows["transaction_id"].to_numpy(), rows["is_fraud"].to_numpy(), params.legit_share, params.seed
+        identity["transaction_id"].to_numpy(),
+        identity["is_fraud"].to_numpy(),
+        params.legit_share,
+        params.seed,
     )
-    return rows.loc[keep]
+    drawn = inside.copy()
+    drawn[inside] = keep
+    return drawn
 
 
 def _rows(frame: pd.DataFrame, encoder: CategoryEncoder, contract: FeatureContract) -> _Rows:
