@@ -23,12 +23,11 @@
   {{- return(declared_features() | selectattr('entity', 'defined') | selectattr('entity', 'equalto', entity) | list) -}}
 {%- endmacro -%}
 
-{%- macro entity_columns() -%}
-  {%- set columns = [] -%}
-  {%- for keys in var('entities').values() -%}
-    {%- for key in keys if key not in columns -%}
-      {%- do columns.append(key) -%}
-    {%- endfor -%}
+{#- The keys and every column that an entity's features read, each once. -#}
+{%- macro columns_read(keys, features) -%}
+  {%- set columns = keys | list -%}
+  {%- for feature in features if feature.get('of') and feature['of'] not in columns -%}
+    {%- do columns.append(feature['of']) -%}
   {%- endfor -%}
   {{- return(columns) -}}
 {%- endmacro -%}

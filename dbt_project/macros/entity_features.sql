@@ -5,7 +5,7 @@
 {%- macro entity_features(entity) -%}
 {%- set keys = var('entities')[entity] -%}
 {%- set features = features_of_entity(entity) -%}
-{%- set columns = ['merchant_country', 'amount_minor'] + entity_columns() -%}
+{%- set columns = columns_read(keys, features) -%}
 {%- set has_reports = features | selectattr('stream', 'defined') | list | length > 0 -%}
 
 with timeline as (

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from hashlib import blake2b
 from math import isnan, nan
 from pathlib import Path
@@ -50,6 +51,7 @@ _decode_state = msgspec.msgpack.Decoder(State).decode
 _decode_seen = msgspec.msgpack.Decoder(SeenRecord).decode
 
 
+@lru_cache(maxsize=1 << 14)
 def token(value: str) -> bytes:
     """128 bits that stand for a key or value of any length."""
     return blake2b(value.encode(), digest_size=_TOKEN_BYTES).digest()
@@ -105,49 +107,81 @@ class LmdbSession:
     """One write transaction: everything that one event changes, or nothing of it."""
 
     def __init__(self, store: LmdbStore, transaction: lmdb.Transaction) -> None:
-        self._store = store
         self._txn = transaction
+        self._tables = store.tables
+        self._codecs = store.codecs
+        self._cursor = transaction.cursor(db=store.tables["log"])
+        self._key: Key | None = None
+        self._plan: EntityPlan | None = None
+        self._prefix = b""
+        self._times: dict[bytes, list[int]] = {}
 
     def token(self, value: str) -> bytes:
         return token(value)
 
     def state(self, plan: EntityPlan, key: Key) -> State | None:
-        data = self._txn.get(key_bytes(plan, key), db=self._store.tables["states"])
+        data = self._txn.get(self._at(plan, key), db=self._tables["states"])
         return None if data is None else _decode_state(data)
 
     def save_state(self, plan: EntityPlan, key: Key, state: State) -> None:
-        self._txn.put(key_bytes(plan, key), encode(state), db=self._store.tables["states"])
+        self._txn.put(self._at(plan, key), encode(state), db=self._tables["states"])
+        for name, times in self._times.items():
+            if any(times):
+                self._txn.put(name, struct.pack(f"<{len(times)}i", *times), db=self._tables["values"])
+            else:
+                self._txn.delete(name, db=self._tables["values"])
+        self._times.clear()
 
     def scan(self, plan: EntityPlan, key: Key, is_report: bool, lower: int, upper: int) -> Iterator[Entry]:
-        prefix = key_bytes(plan, key)
-        codec = self._store.codecs[plan.number]
+        prefix = self._at(plan, key)
+        codec = self._codecs[plan.number]
         end = log_key(prefix, is_report, upper, b"")
         start = len(prefix) + 1
-        with self._txn.cursor(db=self._store.tables["log"]) as cursor:
-            if not cursor.set_range(log_key(prefix, is_report, lower, b"")):
+        if not self._cursor.set_range(log_key(prefix, is_report, max(lower, 0), b"")):
+            return
+        for name, data in self._cursor.iternext():
+            if name >= end:
                 return
-            for name, data in cursor.iternext():
-                if name >= end:
-                    return
-                yield codec.unpack(_MOMENT.unpack_from(name, start)[0], data)
+            yield codec.unpack(_MOMENT.unpack_from(name, start)[0], data)
+
+    def scan_back(self, plan: EntityPlan, key: Key, upper: int) -> Iterator[Entry]:
+        prefix = self._at(plan, key)
+        codec = self._codecs[plan.number]
+        beginning = log_key(prefix, False, 0, b"")
+        start = len(prefix) + 1
+        is_inside = self._cursor.set_range(log_key(prefix, False, upper, b""))
+        if not (self._cursor.prev() if is_inside else self._cursor.last()):
+            return
+        for name, data in self._cursor.iterprev():
+            if name < beginning:
+                return
+            yield codec.unpack(_MOMENT.unpack_from(name, start)[0], data)
 
     def append(self, plan: EntityPlan, key: Key, is_report: bool, transaction_id: str, entry: Entry) -> None:
-        data = b"" if is_report else self._store.codecs[plan.number].pack(entry)
-        name = log_key(key_bytes(plan, key), is_report, entry.moment, token(transaction_id))
-        self._txn.put(name, data, db=self._store.tables["log"])
+        data = b"" if is_report else self._codecs[plan.number].pack(entry)
+        name = log_key(self._at(plan, key), is_report, entry.moment, token(transaction_id))
+        self._txn.put(name, data, db=self._tables["log"])
+
+    def remove_report(self, plan: EntityPlan, key: Key, transaction_id: str, known_at: int) -> None:
+        name = log_key(self._at(plan, key), True, known_at, token(transaction_id))
+        self._txn.delete(name, db=self._tables["log"])
 
     def count(self, plan: EntityPlan, key: Key, column: int, value: bytes, window: int, delta: int) -> int:
-        name = key_bytes(plan, key) + bytes((column,)) + value
-        table = self._store.tables["values"]
-        layout = f"<{len(plan.windows)}i"
-        data = self._txn.get(name, db=table)
-        times = list(struct.unpack(layout, data)) if data else [0] * len(plan.windows)
+        name = self._at(plan, key) + bytes((column,)) + value
+        times = self._times.get(name)
+        if times is None:
+            data = self._txn.get(name, db=self._tables["values"])
+            width = len(plan.windows)
+            times = list(struct.unpack(f"<{width}i", data)) if data else [0] * width
+            self._times[name] = times
         times[window] += delta
-        if any(times):
-            self._txn.put(name, struct.pack(layout, *times), db=table)
-        else:
-            self._txn.delete(name, db=table)
         return times[window]
+
+    def _at(self, plan: EntityPlan, key: Key) -> bytes:
+        """key_bytes of the key in hand: the engine deals with one after the other."""
+        if key is not self._key or plan is not self._plan:
+            self._key, self._plan, self._prefix = key, plan, key_bytes(plan, key)
+        return self._prefix
 
     def seen(self, transaction_id: str) -> Seen | None:
         record = self._seen(transaction_id)
@@ -177,11 +211,11 @@ class LmdbSession:
             self._save_seen(transaction_id, record)
 
     def _seen(self, transaction_id: str) -> SeenRecord | None:
-        data = self._txn.get(token(transaction_id), db=self._store.tables["seen"])
+        data = self._txn.get(token(transaction_id), db=self._tables["seen"])
         return None if data is None else _decode_seen(data)
 
     def _save_seen(self, transaction_id: str, record: SeenRecord) -> None:
-        self._txn.put(token(transaction_id), encode(record), db=self._store.tables["seen"])
+        self._txn.put(token(transaction_id), encode(record), db=self._tables["seen"])
 
 
 class LmdbStore:

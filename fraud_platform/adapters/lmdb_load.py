@@ -276,15 +276,27 @@ def _load_states(
 def _load_log(
     connection: duckdb.DuckDBPyConnection, store: LmdbStore, writer: Writer, plan: EntityPlan, watermark: int
 ) -> int:
-    if not (plan.windows or plan.report_windows or plan.has_place):
+    """What windows of events up to LATENESS_MS late can hold, and each key's last moment and place before."""
+    if not (plan.has_log or plan.report_windows):
         return 0
     lower = watermark - max(plan.windows + plan.report_windows, default=0) - LATENESS_MS
     columns = ", ".join(plan.columns)
     values = "".join(f", {column}" for column in plan.distinct_columns)
     transactions = connection.execute(
-        f"select {columns}, event_time, transaction_id, amount_minor, latitude, longitude{values} "
-        f"from ingest.transactions where {_present(plan)} and event_time >= ? and event_time < ?",
-        [lower, watermark],
+        f"""
+        with known as (
+          select * from ingest.transactions where {_present(plan)} and event_time < $watermark
+        ),
+        before as (
+          select {columns}, max(event_time) as last_moment,
+            max(event_time) filter (latitude is not null and longitude is not null) as last_placed
+          from known where event_time < $lower group by all
+        )
+        select {columns}, event_time, transaction_id, amount_minor, latitude, longitude{values}
+        from known left join before using ({columns})
+        where event_time >= $lower or event_time = last_moment or event_time = last_placed
+        """,
+        {"lower": lower, "watermark": watermark},
     )
     loaded = 0
     width = len(plan.columns)

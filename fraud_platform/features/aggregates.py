@@ -9,9 +9,13 @@ from __future__ import annotations
 from math import sqrt
 from typing import ClassVar, NamedTuple
 
-from fraud_platform.features.contract import Feature, unknown
+from fraud_platform.errors import ContractError
+from fraud_platform.features.contract import STREAMS, Feature, unknown
 from fraud_platform.features.geometry import Place, distance_km, place
 from fraud_platform.features.state import NEVER, State, exact_double
+from fraud_platform.schema import TRANSACTION_COLUMNS
+
+TEXT_COLUMNS = tuple(column.name for column in TRANSACTION_COLUMNS if column.type == "VARCHAR")
 
 
 class Now(NamedTuple):
@@ -29,14 +33,22 @@ class Slots(NamedTuple):
 
 
 class Aggregate:
-    """Base: `totals` names the running totals of the window that the kind needs."""
+    """Base: `totals` names what a State keeps for the kind beside counts and sums of its window.
+
+    is_windowed: whether an entry declares windows; streams: which ones the kind can read; of: the columns
+    it can read, None for any text column of the transaction.
+    """
 
     kind: ClassVar[str]
     totals: ClassVar[frozenset[str]] = frozenset()
+    is_windowed: ClassVar[bool] = False
+    streams: ClassVar[tuple[str, ...]] = ("transactions",)
+    of: ClassVar[tuple[str, ...] | None] = ()
 
     def __init__(self, feature: Feature, slots: Slots) -> None:
         self.feature = feature
         self.slots = slots
+        self.window = slots.window
 
     def value(self, state: State, now: Now) -> float | None:
         raise NotImplementedError(self.kind)
@@ -44,25 +56,34 @@ class Aggregate:
 
 class Count(Aggregate):
     kind = "count"
+    is_windowed = True
+    streams = STREAMS
+
+    def __init__(self, feature: Feature, slots: Slots) -> None:
+        super().__init__(feature, slots)
+        self.counts_reports = feature.stream == "fraud_reports"
 
     def value(self, state: State, now: Now) -> float:
-        counted = state.counts if self.feature.stream == "transactions" else state.reports
-        return float(counted[self.slots.window])
+        return float((state.reports if self.counts_reports else state.counts)[self.window])
 
 
 class Sum(Aggregate):
     kind = "sum"
+    is_windowed = True
+    of = ("amount_minor",)
 
     def value(self, state: State, now: Now) -> float:
-        return float(state.sums[self.slots.window])
+        return float(state.sums[self.window])
 
 
 class Mean(Aggregate):
     kind = "mean"
+    is_windowed = True
+    of = ("amount_minor",)
 
     def value(self, state: State, now: Now) -> float | None:
-        count = state.counts[self.slots.window]
-        return float(state.sums[self.slots.window]) / float(count) if count else None
+        count = state.counts[self.window]
+        return float(state.sums[self.window]) / float(count) if count else None
 
 
 class Std(Aggregate):
@@ -70,9 +91,11 @@ class Std(Aggregate):
 
     kind = "std"
     totals = frozenset({"squares"})
+    is_windowed = True
+    of = ("amount_minor",)
 
     def value(self, state: State, now: Now) -> float | None:
-        window = self.slots.window
+        window = self.window
         count = state.counts[window]
         if count < 2:
             return None
@@ -83,6 +106,8 @@ class Std(Aggregate):
 class Distinct(Aggregate):
     kind = "distinct"
     totals = frozenset({"distincts"})
+    is_windowed = True
+    of = None
 
     def value(self, state: State, now: Now) -> float:
         return float(state.distincts[self.slots.distinct])
@@ -90,6 +115,7 @@ class Distinct(Aggregate):
 
 class SecondsSinceLast(Aggregate):
     kind = "seconds_since_last"
+    totals = frozenset({"moments"})
 
     def value(self, state: State, now: Now) -> float | None:
         last = state.last_before(now.time)
@@ -154,3 +180,23 @@ def aggregate(feature: Feature, slots: Slots) -> Aggregate:
     if feature.kind not in AGGREGATES:
         raise unknown(f"kind of feature {feature.name!r}", feature.kind, AGGREGATES)
     return AGGREGATES[feature.kind](feature, slots)
+
+
+def check_aggregate(feature: Feature) -> None:
+    """ContractError where the entry asks of its kind what the kind cannot compute."""
+    if feature.kind not in AGGREGATES:
+        raise unknown(f"kind of feature {feature.name!r}", feature.kind, AGGREGATES)
+    kind = AGGREGATES[feature.kind]
+    if feature.stream not in kind.streams:
+        raise ContractError(
+            f"feature {feature.name!r}: {kind.kind} reads {', '.join(kind.streams)}, not {feature.stream!r}"
+        )
+    if kind.is_windowed != (feature.window_ms is not None):
+        rule = "declare its windows" if kind.is_windowed else "it knows no windows, leave them out"
+        raise ContractError(f"feature {feature.name!r} is of kind {kind.kind}: {rule}")
+    wanted = TEXT_COLUMNS if kind.of is None else kind.of
+    if len(feature.of) != bool(wanted) or not set(feature.of) <= set(wanted):
+        raise ContractError(
+            f"feature {feature.name!r}: {kind.kind} reads "
+            f"{'one of ' + ', '.join(wanted) if wanted else 'no column'}, not {list(feature.of)}"
+        )

@@ -11,7 +11,8 @@ from typing import NamedTuple, Protocol
 
 from fraud_platform.features.aggregates import Now
 from fraud_platform.features.contract import FeatureContract
-from fraud_platform.features.plan import EntityPlan, Entry, compile_plans
+from fraud_platform.features.late import as_of
+from fraud_platform.features.plan import CountValue, EntityPlan, Entry, compile_plans
 from fraud_platform.features.rows import RowExpression, column_value, row_expression, transaction_place
 from fraud_platform.features.state import KnownPlace, State
 from fraud_platform.schema import LabelEvent, Transaction
@@ -50,7 +51,11 @@ class FeatureStore(Protocol):
 
 
 class Session(Protocol):
-    """What the engine asks of a store within one atomic change. Keys are per plan; times are ms."""
+    """What the engine asks of a store within one atomic change. Keys are per plan; times are ms.
+
+    One iterable of `scan` or `scan_back` is read at a time; what `count` changed is kept with `save_state`
+    of the same key.
+    """
 
     def token(self, value: str) -> bytes: ...
 
@@ -62,9 +67,13 @@ class Session(Protocol):
         self, plan: EntityPlan, key: Key, is_report: bool, lower: int, upper: int
     ) -> Iterable[Entry]: ...
 
+    def scan_back(self, plan: EntityPlan, key: Key, upper: int) -> Iterable[Entry]: ...
+
     def append(
         self, plan: EntityPlan, key: Key, is_report: bool, transaction_id: str, entry: Entry
     ) -> None: ...
+
+    def remove_report(self, plan: EntityPlan, key: Key, transaction_id: str, known_at: int) -> None: ...
 
     def count(
         self, plan: EntityPlan, key: Key, column: int, value: bytes, window: int, delta: int
@@ -104,7 +113,9 @@ class Engine:
         for plan in self.plans:
             key = plan.key(transaction)
             if key is not None and seen is not None:
-                plan.read(rebuild(session, plan, key, now.time), now, vector)
+                state = session.state(plan, key) or plan.empty()
+                plan.read(self._past(session, plan, key, state, now.time), now, vector)
+                session.save_state(plan, key, state)
             elif key is not None:
                 is_late |= self._observe_key(session, plan, key, transaction, now, vector)
         for place_in_vector, expression in self._rows:
@@ -117,18 +128,19 @@ class Engine:
     def learn(self, session: Session, event: LabelEvent) -> bool:
         """Counts the first fraud report of a transaction; False where the event changes no feature.
 
-        An unknown transaction changes nothing: its label waits in the warehouse's quarantine.
+        A report that arrives later but was known earlier takes the place of the one that was counted. An
+        unknown transaction changes nothing: its label waits in the warehouse's quarantine.
         """
         if event.outcome != "fraud":
             return False
         seen = session.seen(event.transaction_id)
-        if seen is None or seen.reported_at is not None:
+        if seen is None or (seen.reported_at is not None and seen.reported_at <= event.known_at):
             return False
         session.mark_reported(event.transaction_id, event.known_at)
         for plan in self.plans:
             key = plan.key(seen.keys)
             if key is not None and plan.report_windows:
-                self._report_key(session, plan, key, event)
+                self._report_key(session, plan, key, event, seen.reported_at)
         return True
 
     def _observe_key(
@@ -141,23 +153,43 @@ class Engine:
         vector: list[float | str | None],
     ) -> bool:
         state = session.state(plan, key) or plan.empty()
-        is_late = now.time < state.moment
+        is_late = now.time < max(state.moment, state.last)
         if is_late:
-            plan.read(rebuild(session, plan, key, now.time), now, vector)
+            plan.read(self._past(session, plan, key, state, now.time), now, vector)
         else:
             self._advance(session, plan, key, state, now.time)
             plan.read(state, now, vector)
         entry = self._entry(session, plan, transaction)
         state.remember(entry.moment, entry.place)
-        if plan.windows or plan.has_place:
+        if plan.has_log:
             session.append(plan, key, False, transaction.transaction_id, entry)
-        if is_late:
+        if now.time < state.moment:
             plan.add(state, entry, state.moment, _counter(session, plan, key))
         session.save_state(plan, key, state)
         return is_late
 
-    def _report_key(self, session: Session, plan: EntityPlan, key: Key, event: LabelEvent) -> None:
+    def _past(self, session: Session, plan: EntityPlan, key: Key, state: State, moment: int) -> State:
+        """The key's State as of an earlier moment; windows that lie behind it (after a load) catch up."""
+        if state.moment < moment:
+            self._advance(session, plan, key, state, moment)
+        return as_of(
+            plan,
+            state,
+            moment,
+            lambda lower, upper: session.scan(plan, key, False, lower, upper),
+            lambda lower, upper: session.scan(plan, key, True, lower, upper),
+            lambda upper: session.scan_back(plan, key, upper),
+            _counter(session, plan, key),
+        )
+
+    @staticmethod
+    def _report_key(
+        session: Session, plan: EntityPlan, key: Key, event: LabelEvent, reported_at: int | None
+    ) -> None:
         state = session.state(plan, key) or plan.empty()
+        if reported_at is not None:
+            session.remove_report(plan, key, event.transaction_id, reported_at)
+            plan.remove_report(state, reported_at)
         session.append(plan, key, True, event.transaction_id, Entry(event.known_at))
         state.last_report = max(state.last_report, event.known_at)
         if event.known_at < state.moment:
@@ -184,36 +216,5 @@ class Engine:
         return Entry(transaction.event_time, transaction.amount_minor, place, tokens)
 
 
-def rebuild(session: Session, plan: EntityPlan, key: Key, moment: int) -> State:
-    """The State as of `moment`, from the log alone: for events older than what the key has seen."""
-    state = plan.empty()
-    times: dict[tuple[int, bytes, int], int] = {}
-
-    def count(column: int, value: bytes, window: int, delta: int) -> int:
-        times[column, value, window] = times.get((column, value, window), 0) + delta
-        return times[column, value, window]
-
-    current = session.state(plan, key)
-    for entry in session.scan(plan, key, False, 0, moment):
-        state.remember(entry.moment, entry.place)
-        plan.add(state, entry, moment, count)
-    for entry in session.scan(plan, key, True, 0, moment):
-        plan.add_report(state, entry.moment, moment)
-    if current is not None:
-        _inherit_past(state, current, moment)
-    state.moment = moment
-    return state
-
-
-def _inherit_past(state: State, current: State, moment: int) -> None:
-    """Facts older than the log (it may have been trimmed or loaded from a watermark)."""
-    for known in (current.first, current.before_last, current.last):
-        if 0 <= known < moment:
-            state.remember(known, None)
-    for place in (current.place_before, current.place):
-        if place is not None and place[0] < moment:
-            state.remember(place[0], place)
-
-
-def _counter(session: Session, plan: EntityPlan, key: Key):  # type: ignore[no-untyped-def]
+def _counter(session: Session, plan: EntityPlan, key: Key) -> CountValue:
     return lambda column, value, window, delta: session.count(plan, key, column, value, window, delta)

@@ -79,6 +79,7 @@ def _differs(served: list[float | str | None], built: np.ndarray, is_category: b
         texts = [value if isinstance(value, str) else None for value in built]
         return np.array([a != b for a, b in zip(served, texts, strict=True)], dtype=bool)
     numbers = np.array([np.nan if value is None else value for value in served], dtype=np.float64)
-    is_null = np.isnan(built)
+    is_unknown = np.array([value is None for value in served], dtype=bool)
     differs = numbers.view(np.int64) != np.asarray(built, dtype=np.float64).view(np.int64)
-    return np.where(np.isnan(numbers) & is_null, False, differs)
+    # A NaN that was served is no NULL, and never right.
+    return np.where(np.isnan(built), ~is_unknown, differs)

@@ -6,11 +6,12 @@ States and log entries are stored (engine, adapters).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
-from fraud_platform.features.aggregates import Aggregate, Now, Slots, aggregate
+from fraud_platform.features.aggregates import Aggregate, Now, Slots, aggregate, check_aggregate
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.features.state import FAR, KnownPlace, State
 from fraud_platform.schema import Transaction
@@ -34,7 +35,12 @@ CountValue = Callable[[int, bytes, int, int], int]
 
 @dataclass(frozen=True)
 class EntityPlan:
-    """windows, report_windows: ms, ascending; distincts: (column, window) of each distinct total."""
+    """What one entity's State keeps.
+
+    number: the entity's place among the sorted names, which stores keep in their keys; windows,
+    report_windows: ms, ascending; distincts: (column, window) of each distinct total; has_log: whether a
+    late event needs more of the past than a State holds.
+    """
 
     name: str
     number: int
@@ -45,6 +51,7 @@ class EntityPlan:
     distinct_columns: tuple[str, ...]
     distincts: tuple[tuple[int, int], ...]
     has_place: bool
+    has_log: bool
     readers: tuple[tuple[int, Aggregate], ...]
 
     def empty(self) -> State:
@@ -61,8 +68,24 @@ class EntityPlan:
 
     def key(self, transaction: Transaction) -> tuple[str, ...] | None:
         """The values of the key columns, None where one is missing."""
-        values = tuple(getattr(transaction, column) for column in self.columns)
+        if len(self.columns) == 1:
+            value = getattr(transaction, self.columns[0])
+            return (value,) if value else None
+        values = tuple([getattr(transaction, column) for column in self.columns])
         return values if all(values) else None
+
+    @cached_property
+    def window_totals(self) -> tuple[tuple[int, int, bool, tuple[tuple[int, int], ...]], ...]:
+        """Of each window: number, ms, whether it keeps squares, and (slot, column) of its distincts."""
+        return tuple(
+            (
+                window,
+                width,
+                window in self.square_windows,
+                tuple((slot, column) for slot, (column, w) in enumerate(self.distincts) if w == window),
+            )
+            for window, width in enumerate(self.windows)
+        )
 
     def read(self, state: State, now: Now, vector: list[float | str | None]) -> None:
         for place_in_vector, reader in self.readers:
@@ -91,18 +114,24 @@ class EntityPlan:
 
     def add(self, state: State, entry: Entry, moment: int, count: CountValue) -> None:
         """Counts an entry into the windows before `moment` that hold it."""
-        for window in self._windows_holding(self.windows, entry.moment, moment):
-            state.oldest[window] = min(state.oldest[window], entry.moment)
-            self._change(state, window, entry, 1, count)
+        entered = entry.moment
+        for window, width in enumerate(self.windows):
+            if entered >= moment - width:
+                if entered < state.oldest[window]:
+                    state.oldest[window] = entered
+                self.change(state, window, entry, 1, count)
 
     def add_report(self, state: State, entry_moment: int, moment: int) -> None:
-        for window in self._windows_holding(self.report_windows, entry_moment, moment):
-            state.oldest_report[window] = min(state.oldest_report[window], entry_moment)
-            state.reports[window] += 1
+        for window, width in enumerate(self.report_windows):
+            if entry_moment >= moment - width:
+                state.oldest_report[window] = min(state.oldest_report[window], entry_moment)
+                state.reports[window] += 1
 
-    @staticmethod
-    def _windows_holding(windows: tuple[int, ...], entry_moment: int, moment: int) -> Iterator[int]:
-        return (window for window, width in enumerate(windows) if entry_moment >= moment - width)
+    def remove_report(self, state: State, entry_moment: int) -> None:
+        """Takes a report out of the windows that hold it; `oldest_report` may stay behind, a lower bound."""
+        for window, width in enumerate(self.report_windows):
+            if state.moment - width <= entry_moment < state.moment:
+                state.reports[window] -= 1
 
     def _expire(
         self, state: State, window: int, bound: int, transactions: ScanLog, count: CountValue
@@ -112,19 +141,21 @@ class EntityPlan:
             if entry.moment >= bound:
                 oldest = entry.moment
                 break
-            self._change(state, window, entry, -1, count)
+            self.change(state, window, entry, -1, count)
         state.oldest[window] = oldest
 
-    def _change(self, state: State, window: int, entry: Entry, sign: int, count: CountValue) -> None:
+    def change(self, state: State, window: int, entry: Entry, sign: int, count: CountValue) -> None:
+        """Counts an entry into one window (sign 1) or out of it (sign -1)."""
+        _, _, has_square, distincts = self.window_totals[window]
+        amount = entry.amount_minor
         state.counts[window] += sign
-        state.sums[window] += sign * entry.amount_minor
-        if window in self.square_windows:
-            state.add_square(window, sign * entry.amount_minor * entry.amount_minor)
-        for slot, (column, distinct_window) in enumerate(self.distincts):
+        state.sums[window] += sign * amount
+        if has_square:
+            state.add_square(window, sign * amount * amount)
+        for slot, column in distincts:
             value = entry.values[column]
-            if distinct_window == window and value is not None:
-                times = count(column, value, window, sign)
-                state.distincts[slot] += sign * (times == (1 if sign > 0 else 0))
+            if value is not None and count(column, value, window, sign) == (sign > 0):
+                state.distincts[slot] += sign
 
 
 def _expire_reports(state: State, window: int, bound: int, reports: ScanLog) -> None:
@@ -138,9 +169,10 @@ def _expire_reports(state: State, window: int, bound: int, reports: ScanLog) -> 
 
 
 def compile_plans(contract: FeatureContract) -> tuple[EntityPlan, ...]:
-    """A plan for each entity that a feature reads; raises ContractError for an unknown kind."""
+    """A plan for each entity that a feature reads; raises ContractError for a kind that is unknown or cannot
+    compute what is declared. Entities come sorted, so that a contract read from JSON gives the same plans."""
     plans = []
-    for number, (name, columns) in enumerate(contract.entities.items()):
+    for number, (name, columns) in enumerate(sorted(contract.entities.items())):
         placed = [
             (place, feature) for place, feature in enumerate(contract.features) if feature.entity == name
         ]
@@ -153,13 +185,17 @@ def _compile(
     name: str, number: int, columns: tuple[str, ...], placed: list[tuple[int, Feature]]
 ) -> EntityPlan:
     features = [feature for _, feature in placed]
+    for feature in features:
+        check_aggregate(feature)
     windows = _widths(f for f in features if f.stream == "transactions")
     report_windows = _widths(f for f in features if f.stream == "fraud_reports")
     distinct_columns = tuple(dict.fromkeys(f.of[0] for f in features if f.kind == "distinct"))
     distincts = tuple(
-        (distinct_columns.index(f.of[0]), windows.index(f.window_ms))
-        for f in features
-        if f.kind == "distinct"
+        dict.fromkeys(
+            (distinct_columns.index(f.of[0]), windows.index(f.window_ms or 0))
+            for f in features
+            if f.kind == "distinct"
+        )
     )
     readers = []
     for place_in_vector, feature in placed:
@@ -169,6 +205,7 @@ def _compile(
         if feature.kind == "distinct":
             distinct = distincts.index((distinct_columns.index(feature.of[0]), window))
         readers.append((place_in_vector, aggregate(feature, Slots(window, distinct))))
+    totals = frozenset[str]().union(*(type(reader).totals for _, reader in readers))
     return EntityPlan(
         name=name,
         number=number,
@@ -178,7 +215,8 @@ def _compile(
         square_windows=tuple(sorted({r.slots.window for _, r in readers if "squares" in type(r).totals})),
         distinct_columns=distinct_columns,
         distincts=distincts,
-        has_place=any("place" in type(r).totals for _, r in readers),
+        has_place="place" in totals,
+        has_log=bool(windows) or not totals.isdisjoint({"place", "moments"}),
         readers=tuple(readers),
     )
 

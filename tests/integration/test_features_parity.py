@@ -1,0 +1,313 @@
+"""features: dbt on DuckDB against the online store, on a small world of nasty edges.
+
+dbt builds the whole project once for the session, with its unit tests and data tests: unit tests never become
+asset checks, so this is where they run.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from fraud_platform.adapters.duckdb import Warehouse
+from fraud_platform.adapters.lmdb import LmdbStore
+from fraud_platform.adapters.lmdb_load import LATENESS_MS, load_store, read_timeline, replay_parity
+from fraud_platform.features.contract import FeatureContract, load_contract
+from fraud_platform.features.parity import compare
+from fraud_platform.ingest import Mapping
+from fraud_platform.labels import LabelRule
+from fraud_platform.schema import (
+    AMOUNT_MINOR_MAX,
+    LABEL_COLUMNS,
+    MILLISECONDS_PER_DAY,
+    TRANSACTION_COLUMNS,
+    LabelEvent,
+    Transaction,
+)
+from fraud_platform.settings import PROJECT_ROOT
+
+HOUR, DAY = 3_600_000, MILLISECONDS_PER_DAY
+START = 1_772_000_000_000
+SPAN = 75 * DAY
+TRANSACTIONS = 600
+PRECEDENCE = ("chargeback", "manual_review", "cardholder_report")
+RULE = LabelRule(maturity_days=20, precedence=PRECEDENCE)
+DBT_PROJECT = PROJECT_ROOT / "dbt_project"
+
+MAPPING = f"""
+name: edges
+transactions:
+  files: transactions.parquet
+  columns: {{{", ".join(f"{c.name}: {c.name}" for c in TRANSACTION_COLUMNS)}}}
+labels:
+  files: labels.parquet
+  columns: {{{", ".join(f"{c.name}: {c.name}" for c in LABEL_COLUMNS)}}}
+extras:
+  risk: {{expression: risk, type: numeric, description: A number from outside}}
+  segment: {{expression: segment, type: category, description: A text from outside}}
+maturity_days: 20
+label_precedence: [{", ".join(PRECEDENCE)}]
+split: {{test_days: 10, validation_days: 5}}
+"""
+
+
+def moments(generator: random.Random) -> list[int]:
+    """Event times in which ties, exact windows and one millisecond beside them are common."""
+    times = [START]
+    while len(times) < TRANSACTIONS:
+        steps = [HOUR, DAY, 7 * DAY, 30 * DAY]
+        near = generator.choice(times) + generator.choice([0, *steps]) + generator.choice([-1, 0, 0, 1])
+        times.append(near if START <= near < START + SPAN else START + generator.randrange(SPAN))
+    return times
+
+
+def transactions(generator: random.Random) -> pd.DataFrame:
+    def either(*values: Any) -> Any:
+        return generator.choice(values)
+
+    rows = [
+        {
+            "transaction_id": f"t{number}",
+            "event_time": moment,
+            "card_id": either("a", "a", "b", "c", f"rare{number % 40}"),
+            "customer_id": either("u", "v", "", None),
+            "device_id": either("d", "e", "f", "", None),
+            "ip_id": either("i", "j", None),
+            "merchant_id": either("m", "m", "n", "o"),
+            "amount_minor": either(0, 1, 1000, 999_999, AMOUNT_MINOR_MAX, generator.randrange(10**9)),
+            "currency": either("EUR", "USD", "JPY", "KWD"),
+            "channel": either("web", "pos", "", None),
+            "category": either("food", "fuel", None),
+            "card_country": either("DE", "FR", "", None),
+            "merchant_country": either("DE", "FR", "US", "", None),
+            "latitude": either(None, -0.0, 0.0, 48.1, -89.9, generator.uniform(-90, 90)),
+            "longitude": either(None, 0.0, 180.0, -180.0, generator.uniform(-180, 180)),
+            "home_latitude": either(None, 48.1, generator.uniform(-90, 90)),
+            "home_longitude": either(None, 11.5),
+            "risk": either(None, 0.1, -0.0, 1e300, 3.0),
+            "segment": either(None, "", "gold", "Gold "),
+        }
+        for number, moment in enumerate(moments(generator))
+    ]
+    return pd.DataFrame(rows)
+
+
+def labels(generator: random.Random, world: pd.DataFrame) -> pd.DataFrame:
+    rows = [
+        {
+            "transaction_id": row.transaction_id,
+            "source": generator.choice([*PRECEDENCE, "hearsay"]),
+            "outcome": generator.choice(["fraud", "fraud", "legitimate"]),
+            "known_at": row.event_time + generator.choice([0, 1, HOUR, DAY, 7 * DAY, 20 * DAY, 30 * DAY]),
+        }
+        for row in world.itertuples()
+        for _ in range(generator.choice([0, 0, 1, 2]))
+    ]
+    return pd.DataFrame(rows).drop_duplicates(["transaction_id", "source", "known_at"])
+
+
+def dbt(command: str, warehouse: Path, target: Path, **variables: Any) -> None:
+    told = {
+        "warehouse": str(warehouse),
+        "spill": str(target / "spill"),
+        "maturity_days": RULE.maturity_days,
+        "label_precedence": list(PRECEDENCE),
+        **variables,
+    }
+    words = [str(Path(sys.executable).with_name("dbt")), "--quiet", *command.split()]
+    words += ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)]
+    words += ["--target-path", str(target), "--log-path", str(target), "--vars", json.dumps(told)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=target, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+@dataclass(frozen=True)
+class Built:
+    """The warehouse after `dbt build`, and the contract with the extra inputs."""
+
+    warehouse: Warehouse
+    contract: FeatureContract
+    extras: list[dict[str, str]]
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    folder = tmp_path_factory.mktemp("parity")
+    generator = random.Random(7)
+    world = transactions(generator)
+    world.to_parquet(folder / "transactions.parquet")
+    labels(generator, world).to_parquet(folder / "labels.parquet")
+    mapping = Mapping.from_yaml(MAPPING, "the test")
+    warehouse = Warehouse(folder / "warehouse.duckdb", threads=1)
+    warehouse.ingest(mapping, folder, now_ms=START + 2 * SPAN)
+    assert warehouse.count("ingest.transactions") == TRANSACTIONS
+    extras = [
+        {
+            "name": extra.column.name,
+            "dtype": "category" if extra.type == "category" else "double",
+            "description": extra.description,
+        }
+        for extra in mapping.extras
+    ]
+    dbt("build", warehouse.path, folder, extras=extras)
+    return Built(warehouse, load_contract([extra.column for extra in mapping.extras]), extras, folder)
+
+
+def test_the_world_is_as_nasty_as_meant(built: Built) -> None:
+    """Otherwise parity would prove little."""
+    table = built.warehouse.frame("select * from features.transaction_features")
+    for feature in built.contract.features:
+        values = table[feature.name].dropna()
+        assert len(values) > 0, feature.name
+        assert values.nunique() > 1, feature.name
+    ties = built.warehouse.frame(
+        "select count(*) as n from "
+        "(select 1 from ingest.transactions group by card_id, event_time having count(*) > 1)"
+    )
+    assert ties["n"].iloc[0] > 5
+
+
+def test_the_whole_timeline_is_equal_to_the_bit(built: Built) -> None:
+    report = replay_parity(built.warehouse, built.contract, events=None)
+    assert report.examples == ()
+    assert report.is_exact
+    assert report.transactions == TRANSACTIONS
+    assert report.values == TRANSACTIONS * len(built.contract.features)
+    assert report.labels == built.warehouse.count("ingest.labels")
+
+
+@pytest.mark.parametrize("events", [1, 50, 300])
+def test_a_store_loaded_in_the_middle_goes_on_to_the_bit(built: Built, events: int) -> None:
+    report = replay_parity(built.warehouse, built.contract, events=events)
+    assert report.examples == ()
+    assert report.transactions >= events
+
+
+def test_parity_sees_a_single_wrong_value(built: Built, tmp_path: Path) -> None:
+    """A comparison that cannot fail proves nothing."""
+    rows = built.warehouse.frame(
+        "select * from features.transaction_features order by event_time, transaction_id"
+    )
+    wrong = rows.assign(card_txn_count_1h=rows["card_txn_count_1h"].where(rows.index != 17, -0.0))
+    copy = Warehouse(tmp_path / "copy.duckdb", threads=1)
+    copy.path.write_bytes(built.warehouse.path.read_bytes())
+    copy.write_table("features.transaction_features", wrong)
+    report = replay_parity(copy, built.contract, events=None)
+    assert report.mismatches == {"card_txn_count_1h": 1}
+    assert report.examples[0].transaction_id == rows["transaction_id"][17]
+
+
+@pytest.fixture
+def replayed(built: Built, tmp_path: Path) -> Iterator[tuple[LmdbStore, LmdbStore, int]]:
+    """Two stores that know the same: one replayed from the beginning, one loaded at the watermark."""
+    watermark = START + SPAN * 2 // 3
+    load_store(built.warehouse, built.contract, tmp_path / "loaded", watermark)
+    with (
+        LmdbStore.open(tmp_path / "replayed", built.contract) as whole,
+        LmdbStore.open(tmp_path / "loaded", built.contract) as loaded,
+    ):
+        with built.warehouse.connect(read_only=True) as connection:
+            for _ in whole.observe_all(read_timeline(connection, built.contract, 0, watermark)):
+                pass
+        yield whole, loaded, watermark
+
+
+def test_events_behind_the_watermark_are_answered_alike(replayed: tuple[LmdbStore, LmdbStore, int]) -> None:
+    """A loaded key has empty windows and facts of its future: late events once got times below zero."""
+    whole, loaded, watermark = replayed
+    generator = random.Random(3)
+    for number in range(150):
+        late = Transaction(
+            transaction_id=f"late{number}",
+            event_time=watermark - generator.choice([1, 2, HOUR, generator.randrange(LATENESS_MS)]),
+            card_id=generator.choice(["a", "b", f"rare{number % 40}", "unknown"]),
+            merchant_id=generator.choice("mno"),
+            customer_id=generator.choice(["u", None]),
+            device_id=generator.choice("def"),
+            ip_id="i",
+            amount_minor=number,
+            currency="EUR",
+            latitude=1.0,
+            longitude=2.0,
+        )
+        wanted, found = whole.observe(late), loaded.observe(late)
+        different = {
+            name: (a, b)
+            for name, a, b in zip(whole.contract.names, wanted.vector, found.vector, strict=True)
+            if a != b
+        }
+        assert not different, late
+        assert found.is_late == wanted.is_late
+
+
+def test_a_transaction_from_before_the_load_is_a_repeat(
+    built: Built, replayed: tuple[LmdbStore, LmdbStore, int]
+) -> None:
+    """Its vector was not loaded: it is answered from the log, as it was built."""
+    whole, loaded, watermark = replayed
+    with built.warehouse.connect(read_only=True) as connection:
+        recent = read_timeline(connection, built.contract, watermark - LATENESS_MS, watermark)
+        events = [event for event in recent if isinstance(event, Transaction)]
+    assert events
+    for event in events:
+        wanted, found = whole.observe(event), loaded.observe(event)
+        assert wanted.is_repeat
+        assert found.is_repeat
+        assert found.vector == wanted.vector
+
+
+def test_labels_and_training_set_as_of_an_earlier_day(built: Built) -> None:
+    """What could have been known then: the reference is labels.py, transaction by transaction."""
+    as_of = START + SPAN // 2
+    copy = Warehouse(built.folder / "as_of.duckdb", threads=1)
+    copy.path.write_bytes(built.warehouse.path.read_bytes())
+    target = built.folder / "as_of"
+    target.mkdir()
+    dbt("run --select labels training_set", copy.path, target, as_of=as_of, extras=built.extras)
+    events: dict[str, list[LabelEvent]] = {}
+    for row in copy.frame("select * from ingest.labels").itertuples():
+        event = LabelEvent(
+            transaction_id=row.transaction_id, source=row.source, outcome=row.outcome, known_at=row.known_at
+        )
+        events.setdefault(row.transaction_id, []).append(event)
+    moments = copy.frame("select transaction_id, event_time from ingest.transactions")
+    wanted = {
+        row.transaction_id: RULE.resolve(events.get(row.transaction_id, []), row.event_time, as_of)
+        for row in moments.itertuples()
+        if row.event_time < as_of
+    }
+    rows = copy.frame("select * from training.labels").astype(object)
+    found = {
+        row.transaction_id: (row.status, row.source, row.known_at)
+        for row in rows.where(rows.notna(), None).itertuples()
+    }
+    assert found == {name: (w.status, w.source, w.known_at) for name, w in wanted.items()}
+    assert {status for status, _, _ in found.values()} == {"fraud", "legitimate", "immature"}
+    times = dict(zip(moments["transaction_id"], moments["event_time"], strict=True))
+    taught = copy.frame("select * from training.training_set")
+    mature = {name: w for name, w in wanted.items() if RULE.is_mature(times[name], as_of)}
+    assert dict(zip(taught["transaction_id"], taught["is_fraud"], strict=True)) == {
+        name: w.status == "fraud" for name, w in mature.items()
+    }
+    features = copy.frame(
+        "select f.* from features.transaction_features as f "
+        "semi join training.training_set using (transaction_id)"
+    ).set_index("transaction_id")
+    columns = list(built.contract.names)
+    taught = taught.set_index("transaction_id").loc[features.index]
+    assert compare(
+        built.contract,
+        list(taught.index),
+        [[None if pd.isna(v) else v for v in row] for row in taught[columns].itertuples(index=False)],
+        {name: features[name].to_numpy() for name in columns},
+    ).is_exact

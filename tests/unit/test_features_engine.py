@@ -1,0 +1,406 @@
+"""features: the engine over LMDB against the definition, recomputed from plain lists for every event."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import struct
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fraud_platform.adapters.lmdb import LmdbStore
+from fraud_platform.errors import StoreError
+from fraud_platform.features.contract import Feature, FeatureContract, load_contract
+from fraud_platform.features.geometry import distance_km, place
+from fraud_platform.schema import AMOUNT_MINOR_MAX, Column, LabelEvent, Transaction
+
+HOUR, DAY = 3_600_000, 86_400_000
+WINDOWS = (HOUR, DAY, 7 * DAY, 30 * DAY)
+NOW = 1_790_000_000_000
+EXTRAS = (Column("extra_risk", "DOUBLE", False, "R"), Column("extra_kind", "VARCHAR", False, "K"))
+CONTRACT = load_contract(EXTRAS)
+Vector = tuple[float | str | None, ...]
+
+
+@dataclass
+class Oracle:
+    """The definition: what has arrived, in lists, and every feature from scratch."""
+
+    contract: FeatureContract
+    transactions: list[Transaction] = field(default_factory=list)
+    reported: dict[str, int] = field(default_factory=dict)
+
+    def observe(self, transaction: Transaction) -> Vector:
+        values: dict[str, Any] = {}
+        for feature in sorted(self.contract.features, key=lambda f: len(f.inputs)):
+            values[feature.name] = self.value(feature, transaction, values)
+        self.transactions.append(transaction)
+        return tuple(values[name] for name in self.contract.names)
+
+    def learn(self, event: LabelEvent) -> None:
+        if event.outcome == "fraud" and event.transaction_id in {t.transaction_id for t in self.transactions}:
+            earlier = self.reported.get(event.transaction_id, event.known_at)
+            self.reported[event.transaction_id] = min(earlier, event.known_at)
+
+    def value(self, feature: Feature, now: Transaction, values: dict[str, Any]) -> Any:
+        if feature.entity is None:
+            return getattr(self, f"row_{feature.kind}")(feature, now, values)
+        columns = self.contract.entities[feature.entity]
+        key = [getattr(now, column) for column in columns]
+        if not all(key):
+            return None
+        same = [t for t in self.transactions if [getattr(t, column) for column in columns] == key]
+        lower = -1 if feature.window_ms is None else now.event_time - feature.window_ms
+        if feature.stream == "fraud_reports":
+            moments = [self.reported[t.transaction_id] for t in same if t.transaction_id in self.reported]
+            return float(sum(lower <= moment < now.event_time for moment in moments))
+        past = [t for t in same if lower <= t.event_time < now.event_time]
+        return getattr(self, f"past_{feature.kind}")(feature, now, past)
+
+    def past_count(self, feature: Feature, now: Transaction, past: list[Transaction]) -> float:
+        return float(len(past))
+
+    def past_sum(self, feature: Feature, now: Transaction, past: list[Transaction]) -> float:
+        return float(sum(t.amount_minor for t in past))
+
+    def past_mean(self, feature: Feature, now: Transaction, past: list[Transaction]) -> float | None:
+        return float(sum(t.amount_minor for t in past)) / float(len(past)) if past else None
+
+    def past_std(self, feature: Feature, now: Transaction, past: list[Transaction]) -> float | None:
+        amounts = [t.amount_minor for t in past]
+        if len(amounts) < 2:
+            return None
+        return math.sqrt(float(len(amounts) * sum(a * a for a in amounts) - sum(amounts) ** 2)) / len(amounts)
+
+    def past_distinct(self, feature: Feature, now: Transaction, past: list[Transaction]) -> float:
+        return float(len({getattr(t, feature.of[0]) or None for t in past} - {None}))
+
+    def past_seconds_since_last(self, feature: Feature, now: Transaction, past: list[Transaction]) -> Any:
+        return float(now.event_time - max(t.event_time for t in past)) / 1000.0 if past else None
+
+    def past_age_seconds(self, feature: Feature, now: Transaction, past: list[Transaction]) -> Any:
+        return float(now.event_time - min(t.event_time for t in past)) / 1000.0 if past else None
+
+    def past_is_new(self, feature: Feature, now: Transaction, past: list[Transaction]) -> float:
+        return 0.0 if past else 1.0
+
+    def last_place(self, now: Transaction, past: list[Transaction]) -> tuple[int, float, float] | None:
+        places = [
+            (t.event_time, t.latitude, t.longitude) for t in past if None not in (t.latitude, t.longitude)
+        ]
+        return max(places, default=None) if None not in (now.latitude, now.longitude) else None  # type: ignore[arg-type]
+
+    def past_distance_km(self, feature: Feature, now: Transaction, past: list[Transaction]) -> Any:
+        last = self.last_place(now, past)
+        return last and distance_km(place(*last[1:]), place(now.latitude, now.longitude))  # type: ignore[arg-type]
+
+    def past_speed_kmh(self, feature: Feature, now: Transaction, past: list[Transaction]) -> Any:
+        last = self.last_place(now, past)
+        hours = last and float(now.event_time - last[0]) / 3600000.0
+        return last and self.past_distance_km(feature, now, past) / hours
+
+    def column(self, now: Transaction, name: str) -> Any:
+        found = now.extras.get(name[6:]) if name.startswith("extra_") else getattr(now, name)
+        return None if found == "" else found
+
+    def row_field(self, feature: Feature, now: Transaction, values: dict[str, Any]) -> Any:
+        found = self.column(now, feature.of[0])
+        return None if found is None else float(found)
+
+    def row_category(self, feature: Feature, now: Transaction, values: dict[str, Any]) -> Any:
+        return self.column(now, feature.of[0])
+
+    def row_ratio(self, feature: Feature, now: Transaction, values: dict[str, Any]) -> Any:
+        upper, lower = (values[name] for name in feature.inputs)
+        return None if upper is None or not lower else upper / lower
+
+    def row_zscore(self, feature: Feature, now: Transaction, values: dict[str, Any]) -> Any:
+        x, mean, spread = (values[name] for name in feature.inputs)
+        return None if mean is None or not spread else (x - mean) / spread
+
+    def row_home_distance_km(self, feature: Feature, now: Transaction, values: dict[str, Any]) -> Any:
+        places = (now.home_latitude, now.home_longitude, now.latitude, now.longitude)
+        return None if None in places else distance_km(place(*places[:2]), place(*places[2:]))  # type: ignore[arg-type]
+
+    def row_hour_of_day(self, feature: Feature, now: Transaction, values: dict[str, Any]) -> float:
+        return float(now.event_time % DAY // HOUR)
+
+    def row_day_of_week(self, feature: Feature, now: Transaction, values: dict[str, Any]) -> float:
+        return float((now.event_time // DAY - 4) % 7)
+
+    def row_is_weekend(self, feature: Feature, now: Transaction, values: dict[str, Any]) -> float:
+        return float((now.event_time // DAY - 4) % 7 in (5, 6))
+
+    def row_is_night(self, feature: Feature, now: Transaction, values: dict[str, Any]) -> float:
+        return float(now.event_time % DAY < 6 * HOUR)
+
+    def row_roundness(self, feature: Feature, now: Transaction, values: dict[str, Any]) -> float:
+        digits = str(now.amount_minor)
+        return float(min(6, len(digits) - len(digits.rstrip("0")))) if now.amount_minor else 6.0
+
+    def row_is_different(self, feature: Feature, now: Transaction, values: dict[str, Any]) -> Any:
+        left, right = (self.column(now, name) for name in feature.of)
+        return None if None in (left, right) else float(left != right)
+
+
+def bits(vector: Vector) -> list[bytes | str | None]:
+    return [struct.pack("<d", value) if isinstance(value, float) else value for value in vector]
+
+
+def check(contract: FeatureContract, served: Vector, wanted: Vector) -> None:
+    different = {
+        name: (a, b)
+        for name, a, b, x, y in zip(contract.names, served, wanted, bits(served), bits(wanted), strict=True)
+        if x != y
+    }
+    assert not different
+
+
+def transaction(transaction_id: str, event_time: int, **changes: Any) -> Transaction:
+    plain = {"card_id": "c", "merchant_id": "m", "amount_minor": 100, "currency": "EUR"}
+    return Transaction(transaction_id=transaction_id, event_time=event_time, **(plain | changes))
+
+
+def report(transaction_id: str, known_at: int) -> LabelEvent:
+    return LabelEvent(transaction_id=transaction_id, source="chargeback", outcome="fraud", known_at=known_at)
+
+
+def named(vector: Vector) -> dict[str, Any]:
+    return dict(zip(CONTRACT.names, vector, strict=True))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[LmdbStore]:
+    with LmdbStore.open(tmp_path / "store", CONTRACT) as opened:
+        yield opened
+
+
+# Against the oracle
+
+EDGES = [0, *WINDOWS, HOUR + DAY, 7 * DAY + HOUR, 31 * DAY]
+MOMENTS = st.builds(
+    lambda a, b, c: NOW + a - b + c, *[st.sampled_from(EDGES)] * 2, st.sampled_from((-1, 0, 1))
+)
+TEXT = st.sampled_from(["a", "b", "", None])
+AMOUNTS = st.one_of(
+    st.sampled_from([0, 1, 1000, 10**6, AMOUNT_MINOR_MAX, AMOUNT_MINOR_MAX - 1]),
+    st.integers(0, AMOUNT_MINOR_MAX),
+)
+DEGREES = st.sampled_from([None, 0.0, -0.0, 12.5, -89.99, 90.0])
+TRANSACTIONS = st.builds(
+    Transaction,
+    transaction_id=st.sampled_from([f"t{number}" for number in range(40)]),
+    event_time=MOMENTS,
+    card_id=st.sampled_from(["a", "b"]),
+    merchant_id=st.sampled_from(["a", "b", "c"]),
+    amount_minor=AMOUNTS,
+    currency=st.sampled_from(["EUR", "JPY"]),
+    customer_id=TEXT,
+    device_id=TEXT,
+    ip_id=TEXT,
+    channel=TEXT,
+    category=TEXT,
+    card_country=TEXT,
+    merchant_country=TEXT,
+    latitude=DEGREES,
+    longitude=DEGREES,
+    home_latitude=DEGREES,
+    home_longitude=DEGREES,
+    extras=st.fixed_dictionaries({}, optional={"risk": st.sampled_from([None, 1, 0.1]), "kind": TEXT}),
+)
+LABELS = st.builds(
+    LabelEvent,
+    transaction_id=st.sampled_from([f"t{number}" for number in range(42)]),
+    source=st.just("chargeback"),
+    outcome=st.sampled_from(["fraud", "fraud", "legitimate"]),
+    known_at=MOMENTS,
+)
+RESTART = "restart"
+EVENTS = st.lists(
+    st.one_of(TRANSACTIONS, TRANSACTIONS, TRANSACTIONS, LABELS, st.just(RESTART)), min_size=10, max_size=40
+)
+
+
+def moment_of(event: Any) -> int:
+    return event.event_time if isinstance(event, Transaction) else getattr(event, "known_at", 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(EVENTS, st.booleans())
+def test_every_vector_is_the_definition(events: list[Any], is_ordered: bool) -> None:
+    """Ties, edges of windows, gaps, repeats, huge amounts, reports; late events where not ordered."""
+    oracle = Oracle(CONTRACT)
+    answered: dict[str, Vector] = {}
+    latest = 0
+    with tempfile.TemporaryDirectory() as folder:
+        store = LmdbStore.open(Path(folder), CONTRACT)
+        for event in sorted(events, key=moment_of) if is_ordered else events:
+            if event == RESTART:
+                store.close()
+                store = LmdbStore.open(Path(folder), FeatureContract.from_json(CONTRACT.to_json()))
+            elif isinstance(event, LabelEvent):
+                oracle.learn(event)
+                store.learn(event)
+            else:
+                observation = store.observe(event)
+                assert observation.is_repeat == (event.transaction_id in answered)
+                wanted = answered.get(event.transaction_id) or oracle.observe(event)
+                check(CONTRACT, observation.vector, wanted)
+                if not observation.is_repeat:
+                    assert not (observation.is_late and event.event_time >= latest)
+                    latest = max(latest, event.event_time)
+                answered[event.transaction_id] = wanted
+        store.close()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 3)), min_size=20, max_size=80), st.randoms())
+def test_slightly_late_events_on_one_hot_key(arrivals: list[tuple[int, int]], random: Any) -> None:
+    """What several workers do to a busy merchant: nearly in order, many within the same millisecond."""
+    oracle = Oracle(CONTRACT)
+    with tempfile.TemporaryDirectory() as folder, LmdbStore.open(Path(folder), CONTRACT) as store:
+        for number, (jitter, step) in enumerate(arrivals):
+            moment = NOW + number * step * HOUR // 4 - jitter * HOUR // 20
+            event = transaction(
+                f"t{number}",
+                moment,
+                card_id=random.choice("abc"),
+                ip_id=random.choice(["i", None]),
+                amount_minor=number,
+                merchant_country=random.choice(["DE", "FR", None]),
+                latitude=random.choice([None, 10.0, 20.0]),
+                longitude=5.0,
+            )
+            check(CONTRACT, store.observe(event).vector, oracle.observe(event))
+            if random.random() < 0.3:
+                label = report(f"t{random.randrange(number + 1)}", moment - random.randrange(3) * HOUR)
+                store.learn(label)
+                oracle.learn(label)
+
+
+# One rule each, so that a failure has a name
+
+
+@pytest.mark.parametrize("window", ["1h", "24h", "7d", "30d"])
+@pytest.mark.parametrize(("offset", "is_inside"), [(-1, False), (0, True), (1, True)])
+def test_a_window_reaches_back_to_exactly_its_length(
+    store: LmdbStore, window: str, offset: int, is_inside: bool
+) -> None:
+    width = dict(zip(("1h", "24h", "7d", "30d"), WINDOWS, strict=True))[window]
+    store.observe(transaction("a", NOW - width + offset))
+    found = named(store.observe(transaction("b", NOW)).vector)
+    assert found[f"card_txn_count_{window}"] == float(is_inside)
+
+
+def test_a_tie_is_not_seen(store: LmdbStore) -> None:
+    for number in range(3):
+        found = named(store.observe(transaction(f"t{number}", NOW)).vector)
+        assert found["card_txn_count_1h"] == 0.0
+        assert found["card_seconds_since_last"] is None
+        assert found["is_new_merchant"] == 1.0
+    assert named(store.observe(transaction("t3", NOW + 1)).vector)["card_txn_count_1h"] == 3.0
+
+
+def test_a_repeated_id_gets_its_first_answer_and_counts_nothing(store: LmdbStore) -> None:
+    first = store.observe(transaction("a", NOW))
+    store.observe(transaction("b", NOW + 1))
+    again = store.observe(transaction("a", NOW + 2, amount_minor=7))
+    assert again.is_repeat
+    assert again.vector == first.vector
+    assert named(store.observe(transaction("c", NOW + 3)).vector)["card_txn_count_1h"] == 2.0
+
+
+def test_a_late_event_is_answered_as_of_its_time_and_seen_by_later_ones(store: LmdbStore) -> None:
+    for number, moment in enumerate((NOW, NOW + 1000, NOW + 5000, NOW + 9000)):
+        store.observe(transaction(f"t{number}", moment))
+    late = store.observe(transaction("late", NOW + 2000, amount_minor=1))
+    assert late.is_late
+    found = named(late.vector)
+    assert found["card_txn_count_1h"] == 2.0
+    # The pair of card and merchant keeps a log too: its last time before a late event was lost once.
+    assert found["card_merchant_seconds_since_last"] == found["card_seconds_since_last"] == 1.0
+    found = named(store.observe(transaction("next", NOW + 9500)).vector)
+    assert found["card_txn_count_1h"] == 5.0
+    assert found["card_amount_sum_1h"] == 401.0
+
+
+def test_a_report_counts_once_at_the_moment_it_was_first_known(store: LmdbStore) -> None:
+    store.observe(transaction("a", NOW))
+    assert not store.learn(report("unknown", NOW + 10))
+    assert store.learn(report("a", NOW + 5 * DAY))
+    assert not store.learn(report("a", NOW + 6 * DAY))
+    assert not store.learn(LabelEvent(transaction_id="a", source="s", outcome="legitimate", known_at=NOW + 1))
+    assert named(store.observe(transaction("b", NOW + 5 * DAY)).vector)["card_fraud_reports_7d"] == 0.0
+    assert named(store.observe(transaction("c", NOW + 5 * DAY + 1)).vector)["card_fraud_reports_7d"] == 1.0
+    assert named(store.observe(transaction("d", NOW + 12 * DAY)).vector)["card_fraud_reports_7d"] == 1.0
+    assert named(store.observe(transaction("e", NOW + 12 * DAY + 1)).vector)["card_fraud_reports_7d"] == 0.0
+
+
+def test_an_earlier_report_that_arrives_later_takes_the_place_of_the_first(store: LmdbStore) -> None:
+    store.observe(transaction("a", NOW))
+    store.learn(report("a", NOW + 5 * DAY))
+    store.observe(transaction("b", NOW + 6 * DAY))
+    assert store.learn(report("a", NOW + DAY))
+    assert named(store.observe(transaction("c", NOW + 8 * DAY)).vector)["card_fraud_reports_7d"] == 1.0
+    assert named(store.observe(transaction("d", NOW + 8 * DAY + 1)).vector)["card_fraud_reports_7d"] == 0.0
+
+
+def test_keys_do_not_run_together(store: LmdbStore) -> None:
+    store.observe(transaction("a", NOW, card_id="1", merchant_id="1:2"))
+    found = named(store.observe(transaction("b", NOW + 1, card_id="11", merchant_id=":2")).vector)
+    assert found["is_new_merchant"] == 1.0
+
+
+def test_a_store_of_another_contract_is_refused(tmp_path: Path) -> None:
+    LmdbStore.open(tmp_path, CONTRACT).close()
+    with pytest.raises(StoreError, match="rebuild it"):
+        LmdbStore.open(tmp_path, load_contract())
+
+
+def test_an_error_in_the_middle_changes_nothing(store: LmdbStore) -> None:
+    store.observe(transaction("a", NOW))
+    broken = transaction("b", NOW + 1, amount_minor=1 << 70)
+    with pytest.raises((OverflowError, struct.error)):
+        store.observe(broken)
+    assert not store.seen("b")
+    assert named(store.observe(transaction("c", NOW + 2)).vector)["card_txn_count_1h"] == 1.0
+
+
+# Several processes
+
+PROCESSES, EVENTS_EACH = 3, 60
+
+
+def write_alternately(path: str, number: int, answers: Any) -> None:
+    """In a process of its own: every PROCESSES-th event of one card, as fast as it can."""
+    with LmdbStore.open(Path(path), CONTRACT) as store:
+        for moment in range(number, PROCESSES * EVENTS_EACH, PROCESSES):
+            store.observe(transaction(f"t{moment}", NOW + moment, amount_minor=moment))
+    answers.put(number)
+
+
+def test_several_processes_lose_nothing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    workers = [
+        context.Process(target=write_alternately, args=(str(tmp_path), number, answers))
+        for number in range(PROCESSES)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    total = PROCESSES * EVENTS_EACH
+    with LmdbStore.open(tmp_path, CONTRACT) as store:
+        found = named(store.observe(transaction("last", NOW + total)).vector)
+    assert found["card_txn_count_1h"] == total
+    assert found["card_amount_sum_30d"] == sum(range(total))
+    assert found["card_seconds_since_last"] == 0.001
