@@ -11,7 +11,16 @@ import dagster as dg
 from dagster_dbt import DbtCliResource
 
 from fraud_platform.adapters.dbt import DBT_PROJECT, dbt_executable, ensure_manifest
-from fraud_platform.defs import automation, evaluate, expectations, features, register, simulate, train
+from fraud_platform.defs import (
+    automation,
+    evaluate,
+    features,
+    monitor,
+    package,
+    register,
+    simulate,
+    train,
+)
 from fraud_platform.defs.ingest import build_ingest
 from fraud_platform.defs.platform import Platform
 from fraud_platform.settings import Settings
@@ -31,6 +40,12 @@ def build_defs(settings: Settings) -> dg.Definitions:
             train.candidate,
             evaluate.evaluation,
             register.model_version,
+            package.bundle,
+            package.bento,
+            monitor.decisions,
+            monitor.feature_drift,
+            monitor.performance,
+            monitor.signal,
         ],
         asset_checks=[features.parity],
         jobs=automation.JOBS,

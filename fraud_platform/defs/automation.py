@@ -76,13 +76,13 @@ def approval(
     job=learning,
     minimum_interval_seconds=DRIFT_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Retrains early when the decision log has drifted from the bundle's reference; has a cool-down",
+    description="Retrains early when decisions drifted from the bundle's reference; has a cool-down",
 )
 def drift(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    event = context.instance.get_latest_materialization_event(dg.AssetKey(["monitor", "drift"]))
+    event = context.instance.get_latest_materialization_event(dg.AssetKey(["monitor", "retrain_signal"]))
     found = event.asset_materialization.metadata if event and event.asset_materialization else {}
     if not found:
-        yield dg.SkipReason("monitor/drift was never materialized")
+        yield dg.SkipReason("monitor/retrain_signal was never materialized")
     elif not found["retrain"].value:
         yield dg.SkipReason(str(found["reasons"].value))
     else:

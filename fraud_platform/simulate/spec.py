@@ -48,8 +48,8 @@ class WorldSpec:
 
     @classmethod
     def demo(cls) -> WorldSpec:
-        """About 250,000 transactions over 150 days, and a live day."""
-        return cls()
+        """About 350,000 transactions over 210 days, and a live day: what is mature has seen the new tactics."""
+        return cls(days=210, tactics_change=165)
 
     @classmethod
     def sized(cls, transactions: int, seed: int = 7) -> WorldSpec:

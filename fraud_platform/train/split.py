@@ -1,6 +1,8 @@
-"""Which moments train, which stop and calibrate, which judge, and the gaps between them.
+"""Which moments train, which stop and calibrate, which judge, and the gap before these.
 
-A gap is as long as a label takes to mature: what the next part begins with could not be known earlier.
+The gap is as long as a label takes to mature: everything that teaches, stops or calibrates was known before
+the first row that judges. Train and validation touch: both are mature by then, and a second gap would cost
+the most recent frauds.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """train | gap | validation (early stopping and calibration) | gap | test (for `evaluate`)."""
+    """train | validation (early stopping and calibration) | gap | test (for `evaluate`)."""
 
     train: Part
     validation: Part
@@ -48,13 +50,16 @@ class Split:
             part = getattr(self, name)
             if part.start_ms >= part.end_ms:
                 raise TrainingError(f"split: the {name} part ({part}) is empty; give more history")
-        for earlier, later in (("train", "validation"), ("validation", "test")):
-            gap = getattr(self, later).start_ms - getattr(self, earlier).end_ms
-            if gap < self.gap_ms:
-                raise TrainingError(
-                    f"split: {earlier} ends {_days(gap)} days before {later}; "
-                    f"labels take {_days(self.gap_ms)} days to mature, so move them apart"
-                )
+        if self.validation.start_ms < self.train.end_ms:
+            raise TrainingError(
+                f"split: validation ({self.validation}) begins before train ({self.train}) ends"
+            )
+        gap = self.test.start_ms - self.validation.end_ms
+        if gap < self.gap_ms:
+            raise TrainingError(
+                f"split: validation ends {_days(gap)} days before test; "
+                f"labels take {_days(self.gap_ms)} days to mature, so move them apart"
+            )
 
     @classmethod
     def by_time(
@@ -67,21 +72,21 @@ class Split:
     ) -> Split:
         """Split [first_ms, end_ms), where `end_ms` is the last moment whose labels are mature.
 
-        Whole UTC days; without `validation_days` and `test_days`, 15 % and 20 % of what the two gaps
-        leave. TrainingError when they leave less than three days.
+        Whole UTC days; without `validation_days` and `test_days`, 15 % and 20 % of what the gap
+        leaves. TrainingError when it leaves less than three days.
         """
         end = end_ms - end_ms % MILLISECONDS_PER_DAY
-        usable = (end - first_ms - 2 * gap_ms) // MILLISECONDS_PER_DAY
+        usable = (end - first_ms - gap_ms) // MILLISECONDS_PER_DAY
         if usable < USABLE_DAYS_MIN:
             raise TrainingError(
-                f"split: {_days(end - first_ms)} days of mature history less two gaps of {_days(gap_ms)} "
+                f"split: {_days(end - first_ms)} days of mature history less a gap of {_days(gap_ms)} "
                 f"days leave {usable} days; at least {USABLE_DAYS_MIN} are needed: give more history"
             )
         for_validation = validation_days or _share(usable, VALIDATION_SHARE, VALIDATION_DAYS_MAX)
         for_test = test_days or _share(usable, TEST_SHARE, TEST_DAYS_MAX)
         test = _part_before(end, for_test)
         validation = _part_before(test.start_ms - gap_ms, for_validation)
-        return cls(Part(first_ms, validation.start_ms - gap_ms), validation, test, gap_ms)
+        return cls(Part(first_ms, validation.start_ms), validation, test, gap_ms)
 
 
 def _share(days: int, share: float, days_max: int) -> int:
