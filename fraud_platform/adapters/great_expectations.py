@@ -85,6 +85,14 @@ class Suite:
         return tuple(dict.fromkeys(column for each in self.expectations for column in each.columns))
 
     @property
+    def select_list(self) -> str:
+        """What to select from the table (DuckDB): the columns that are read, as far as they are there."""
+        if any(each.reads_every_column for each in self.expectations):
+            return "*"
+        names = ", ".join(f"'{column}'" for column in self.columns)
+        return f"COLUMNS(lambda name: name IN ({names}))"
+
+    @property
     def parameters(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for each in self.expectations for name in each.parameters))
 

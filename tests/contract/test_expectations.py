@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
@@ -305,6 +306,16 @@ def test_an_empty_batch_is_judged_by_the_suite(path: Path) -> None:
     report = validate(path, GOOD[path.stem]().head(0), PARAMETERS)
     assert report.success == load_suite(path).may_be_empty
     assert report.success == (report.failures == ())
+
+
+def test_a_suite_selects_the_columns_that_it_reads_as_far_as_they_are_there() -> None:
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS transaction_id, 2 AS is_fraud, 3 AS other")
+        for name, columns in (("training_set", 2), ("raw_labels", 3)):
+            suite = load_suite(PROJECT_ROOT / "expectations" / f"{name}.yaml")
+            row = connection.execute(f"SELECT {suite.select_list} FROM t").fetchone()
+            assert row is not None
+            assert len(row) == columns
 
 
 def suite_of(*expectations: Expectation) -> Suite:
