@@ -2,9 +2,10 @@
 
 Belongs here: keys and bytes. Does not belong here: what an event means (features/engine.py).
 
-Five tables: `meta`; `states` (plan, key) -> State; `log` (plan, key, stream, moment, transaction) -> entry;
-`values` (plan, key, column, value) -> times in each window; `seen` transaction -> vector and its keys.
-Keys and values are tokenised by a 128-bit BLAKE2b digest, so that any length fits.
+Three tables: `meta`; `seen`, transaction -> vector and its keys; and `keys`, where all of one entity's key
+lies side by side, so that an event changes few pages: (plan, key), then 0 -> State; 1, column, value -> times
+in each window; 2 or 3 (the stream), moment, transaction -> entry of the log. Keys and values are tokenised by
+a 128-bit BLAKE2b digest, so that any length fits.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from fraud_platform.features.plan import EntityPlan, Entry
 from fraud_platform.features.state import State
 from fraud_platform.schema import LabelEvent, Transaction
 
-FORMAT = b"1"
+FORMAT = b"2"
 MAP_BYTES = 1 << 38
 """Address space, not disk: the file grows with what is written."""
 
-_TABLES = ("meta", "states", "log", "values", "seen")
+_TABLES = ("meta", "keys", "seen")
 _TOKEN_BYTES = 16
 _NO_TOKEN = bytes(_TOKEN_BYTES)
 _MOMENT = struct.Struct(">Q")
@@ -63,8 +64,12 @@ def key_bytes(plan: EntityPlan, key: Key) -> bytes:
     return bytes((plan.number,)) + token(joined)
 
 
+def state_key(prefix: bytes) -> bytes:
+    return prefix + b"\x00"
+
+
 def log_key(prefix: bytes, is_report: bool, moment: int, transaction: bytes) -> bytes:
-    return prefix + (b"\x01" if is_report else b"\x00") + _MOMENT.pack(moment) + transaction
+    return prefix + (b"\x03" if is_report else b"\x02") + _MOMENT.pack(moment) + transaction
 
 
 def seen_keys(transaction: Transaction) -> tuple[str, str, str | None, str | None, str | None]:
@@ -108,9 +113,10 @@ class LmdbSession:
 
     def __init__(self, store: LmdbStore, transaction: lmdb.Transaction) -> None:
         self._txn = transaction
-        self._tables = store.tables
+        self._keys = store.tables["keys"]
+        self._seen_table = store.tables["seen"]
         self._codecs = store.codecs
-        self._cursor = transaction.cursor(db=store.tables["log"])
+        self._cursor = transaction.cursor(db=self._keys)
         self._key: Key | None = None
         self._plan: EntityPlan | None = None
         self._prefix = b""
@@ -120,16 +126,16 @@ class LmdbSession:
         return token(value)
 
     def state(self, plan: EntityPlan, key: Key) -> State | None:
-        data = self._txn.get(self._at(plan, key), db=self._tables["states"])
+        data = self._txn.get(state_key(self._at(plan, key)), db=self._keys)
         return None if data is None else _decode_state(data)
 
     def save_state(self, plan: EntityPlan, key: Key, state: State) -> None:
-        self._txn.put(self._at(plan, key), encode(state), db=self._tables["states"])
+        self._txn.put(state_key(self._at(plan, key)), encode(state), db=self._keys)
         for name, times in self._times.items():
             if any(times):
-                self._txn.put(name, struct.pack(f"<{len(times)}i", *times), db=self._tables["values"])
+                self._txn.put(name, struct.pack(f"<{len(times)}i", *times), db=self._keys)
             else:
-                self._txn.delete(name, db=self._tables["values"])
+                self._txn.delete(name, db=self._keys)
         self._times.clear()
 
     def scan(self, plan: EntityPlan, key: Key, is_report: bool, lower: int, upper: int) -> Iterator[Entry]:
@@ -160,17 +166,17 @@ class LmdbSession:
     def append(self, plan: EntityPlan, key: Key, is_report: bool, transaction_id: str, entry: Entry) -> None:
         data = b"" if is_report else self._codecs[plan.number].pack(entry)
         name = log_key(self._at(plan, key), is_report, entry.moment, token(transaction_id))
-        self._txn.put(name, data, db=self._tables["log"])
+        self._txn.put(name, data, db=self._keys)
 
     def remove_report(self, plan: EntityPlan, key: Key, transaction_id: str, known_at: int) -> None:
         name = log_key(self._at(plan, key), True, known_at, token(transaction_id))
-        self._txn.delete(name, db=self._tables["log"])
+        self._txn.delete(name, db=self._keys)
 
     def count(self, plan: EntityPlan, key: Key, column: int, value: bytes, window: int, delta: int) -> int:
-        name = self._at(plan, key) + bytes((column,)) + value
+        name = self._at(plan, key) + bytes((1, column)) + value
         times = self._times.get(name)
         if times is None:
-            data = self._txn.get(name, db=self._tables["values"])
+            data = self._txn.get(name, db=self._keys)
             width = len(plan.windows)
             times = list(struct.unpack(f"<{width}i", data)) if data else [0] * width
             self._times[name] = times
@@ -211,11 +217,11 @@ class LmdbSession:
             self._save_seen(transaction_id, record)
 
     def _seen(self, transaction_id: str) -> SeenRecord | None:
-        data = self._txn.get(token(transaction_id), db=self._tables["seen"])
+        data = self._txn.get(token(transaction_id), db=self._seen_table)
         return None if data is None else _decode_seen(data)
 
     def _save_seen(self, transaction_id: str, record: SeenRecord) -> None:
-        self._txn.put(token(transaction_id), encode(record), db=self._tables["seen"])
+        self._txn.put(token(transaction_id), encode(record), db=self._seen_table)
 
 
 class LmdbStore:

@@ -24,6 +24,7 @@ from fraud_platform.adapters.lmdb import (
     encode,
     key_bytes,
     log_key,
+    state_key,
     token,
 )
 from fraud_platform.errors import StoreError
@@ -268,7 +269,7 @@ def _load_states(
             known = [(place["t"], place["a"], place["b"]) for place in places or ()]
             state.place = known[0] if known else None
             state.place_before = known[1] if len(known) > 1 else None
-            writer.put(key_bytes(plan, row[:width]), encode(state), db=store.tables["states"])
+            writer.put(state_key(key_bytes(plan, row[:width])), encode(state), db=store.tables["keys"])
         loaded += len(rows)
     return loaded
 
@@ -309,7 +310,7 @@ def _load_log(
             tokens = tuple(None if value is None else token(value) for value in distinct)
             name = log_key(key_bytes(plan, row[:width]), False, moment, token(transaction_id))
             data = codec.pack(Entry(moment, amount_minor, place, tokens))
-            writer.put(name, data, db=store.tables["log"])
+            writer.put(name, data, db=store.tables["keys"])
         loaded += len(rows)
     return loaded + (
         _load_reports(connection, store, writer, plan, lower, watermark) if plan.report_windows else 0
@@ -332,7 +333,7 @@ def _load_reports(
     for row in rows:
         *key, known_at, transaction_id = row
         name = log_key(key_bytes(plan, tuple(key)), True, known_at, token(transaction_id))
-        writer.put(name, b"", db=store.tables["log"])
+        writer.put(name, b"", db=store.tables["keys"])
     return len(rows)
 
 

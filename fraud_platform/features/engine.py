@@ -211,6 +211,8 @@ class Engine:
         place: KnownPlace | None = None
         if plan.has_place and transaction.latitude is not None and transaction.longitude is not None:
             place = (transaction.event_time, transaction.latitude, transaction.longitude)
+        if not plan.distinct_columns:
+            return Entry(transaction.event_time, transaction.amount_minor, place)
         values = [column_value(transaction, column) for column in plan.distinct_columns]
         tokens = tuple(None if value is None else session.token(str(value)) for value in values)
         return Entry(transaction.event_time, transaction.amount_minor, place, tokens)

@@ -88,8 +88,12 @@ class EntityPlan:
         )
 
     def read(self, state: State, now: Now, vector: list[float | str | None]) -> None:
-        for place_in_vector, reader in self.readers:
-            vector[place_in_vector] = reader.value(state, now)
+        for place_in_vector, value in self._values:
+            vector[place_in_vector] = value(state, now)
+
+    @cached_property
+    def _values(self) -> tuple[tuple[int, Callable[[State, Now], float | None]], ...]:
+        return tuple((place_in_vector, reader.value) for place_in_vector, reader in self.readers)
 
     def advance(
         self, state: State, moment: int, transactions: ScanLog, reports: ScanLog, count: CountValue
