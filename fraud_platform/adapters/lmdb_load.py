@@ -1,12 +1,11 @@
 """Fills an online store from the warehouse, and replays the timeline through one to prove parity.
 
-Belongs here: reading the canonical tables in the order of the timeline. Does not belong here: what an event
-means (features/engine.py), what equal means (features/parity.py).
+Belongs here: bulk writes into a new store, and the replay. Does not belong here: what an event means
+(features/engine.py), what equal means (features/parity.py).
 """
 
 from __future__ import annotations
 
-import heapq
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,23 +17,16 @@ import numpy as np
 from lmdb import Transaction as Writer
 
 from fraud_platform.adapters.duckdb import Warehouse
-from fraud_platform.adapters.lmdb import (
-    LmdbStore,
-    SeenRecord,
-    encode,
-    key_bytes,
-    log_key,
-    state_key,
-    token,
-)
+from fraud_platform.adapters.duckdb_timeline import BATCH_ROWS, end_of_timeline, read_timeline
+from fraud_platform.adapters.lmdb import LmdbStore
+from fraud_platform.adapters.lmdb_session import SeenRecord, encode, key_bytes, log_key, state_key, token
 from fraud_platform.errors import StoreError
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.parity import ParityReport, compare
 from fraud_platform.features.plan import EntityPlan, Entry
 from fraud_platform.features.state import NEVER
-from fraud_platform.schema import TRANSACTION_COLUMNS, LabelEvent, Transaction
+from fraud_platform.schema import LabelEvent, Transaction
 
-BATCH_ROWS = 20_000
 LATENESS_MS = 86_400_000
 """How far behind the watermark an event may still arrive and find its whole window in the log."""
 
@@ -74,17 +66,6 @@ def load_store(
     shutil.rmtree(path, ignore_errors=True)
     building.rename(path)
     return report
-
-
-def end_of_timeline(connection: duckdb.DuckDBPyConnection) -> int:
-    """One past the last moment at which anything became known (ms UTC)."""
-    row = connection.execute(
-        "select max(moment) from (select max(event_time) as moment from ingest.transactions "
-        "union all select max(known_at) from ingest.labels)"
-    ).fetchone()
-    if row is None or row[0] is None:
-        raise StoreError("online store: the warehouse holds no transactions; run ingest first")
-    return int(row[0]) + 1
 
 
 def replay_parity(
@@ -144,49 +125,6 @@ def _column(rows: list[tuple[object, ...]], place: int, contract: FeatureContrac
     if is_category:
         return np.array(values, dtype=object)
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-
-
-def read_timeline(
-    connection: duckdb.DuckDBPyConnection, contract: FeatureContract, lower: int, upper: int | None = None
-) -> Iterator[Transaction | LabelEvent]:
-    """Both streams with lower <= moment < upper, merged in the order in which they became known."""
-    bound = 1 << 62 if upper is None else upper
-    extras = [
-        feature.of[0] for feature in contract.features if feature.of and feature.of[0].startswith("extra_")
-    ]
-    names = [column.name for column in TRANSACTION_COLUMNS]
-    transactions = connection.cursor().execute(
-        f"select {', '.join([*names, *extras])} from ingest.transactions "
-        "where event_time >= ? and event_time < ? order by event_time, transaction_id",
-        [lower, bound],
-    )
-    labels = connection.cursor().execute(
-        "select transaction_id, source, outcome, known_at from ingest.labels "
-        "where known_at >= ? and known_at < ? order by known_at, transaction_id",
-        [lower, bound],
-    )
-    arrivals: Iterator[tuple[int, int, Transaction | LabelEvent]] = heapq.merge(
-        ((e.event_time, 0, e) for e in _transactions(transactions, names, extras)),
-        ((e.known_at, 1, e) for e in _labels(labels)),
-        key=lambda arrival: arrival[:2],
-    )
-    return (event for _, _, event in arrivals)
-
-
-def _transactions(
-    cursor: duckdb.DuckDBPyConnection, names: list[str], extras: list[str]
-) -> Iterator[Transaction]:
-    bare = [extra.removeprefix("extra_") for extra in extras]
-    while rows := cursor.fetchmany(BATCH_ROWS):
-        for row in rows:
-            fields = dict(zip(names, row, strict=False))
-            yield Transaction(**fields, extras=dict(zip(bare, row[len(names) :], strict=True)))
-
-
-def _labels(cursor: duckdb.DuckDBPyConnection) -> Iterator[LabelEvent]:
-    while rows := cursor.fetchmany(BATCH_ROWS):
-        for transaction_id, source, outcome, known_at in rows:
-            yield LabelEvent(transaction_id=transaction_id, source=source, outcome=outcome, known_at=known_at)
 
 
 def _batches(timeline: Iterator[Transaction | LabelEvent]) -> Iterator[list[Transaction | LabelEvent]]:
