@@ -14,6 +14,7 @@ from fraud_platform.adapters.dbt import DBT_PROJECT, dbt_executable, ensure_mani
 from fraud_platform.defs import (
     automation,
     evaluate,
+    expectations,
     features,
     monitor,
     package,
@@ -47,7 +48,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
             monitor.performance,
             monitor.signal,
         ],
-        asset_checks=[features.parity],
+        asset_checks=[*expectations.build_checks(), features.parity],
         jobs=automation.JOBS,
         schedules=[automation.nightly, automation.hourly_monitoring],
         sensors=[automation.approval, automation.drift],

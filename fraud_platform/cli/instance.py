@@ -44,6 +44,7 @@ def prepare_environment(settings: Settings) -> None:
         os.environ[SOURCE_VARIABLE] = str(settings.source)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["DBT_SEND_ANONYMOUS_USAGE_STATS"] = "false"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,59 @@
 """Great Expectations at the trust boundaries: a blocking check for each file in expectations/."""
 
-import dagster as dg
+from typing import Any
 
+import dagster as dg
+import pandas as pd
+
+from fraud_platform.adapters.great_expectations import Suite, load_suite, validate_suite
 from fraud_platform.defs.ingest import POOL
 from fraud_platform.defs.platform import EXPECTATIONS, Platform
 
-BOUNDARIES = {
-    "raw_transactions": ("ingest", "transactions"),
-    "raw_labels": ("ingest", "labels"),
-    "training_set": ("training", "training_set"),
-    "scored_log": ("monitor", "decisions"),
-}
-"""An expectations file and the asset whose table it judges."""
-
 
 def build_checks() -> list[dg.AssetChecksDefinition]:
-    return [_check(name, asset) for name, asset in BOUNDARIES.items()]
+    """One check a file, on the asset that the file names."""
+    return [_check(load_suite(path)) for path in sorted(EXPECTATIONS.glob("*.yaml"))]
 
 
-def _check(name: str, asset: tuple[str, str]) -> dg.AssetChecksDefinition:
+def _check(suite: Suite) -> dg.AssetChecksDefinition:
     @dg.asset_check(
-        asset=list(asset),
-        name=name,
+        asset=suite.asset.split("."),
+        name=suite.name,
         blocking=True,
-        description=f"expectations/{name}.yaml holds for {'.'.join(asset)}",
+        description=suite.description,
         pool=POOL,
     )
     def check(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
-        from fraud_platform.adapters.great_expectations import validate
-
-        frame = platform.warehouse.frame(f'select * from "{asset[0]}"."{asset[1]}"')
-        report = validate(EXPECTATIONS / f"{name}.yaml", frame)
+        report = validate_suite(suite, _frame(platform, suite), _parameters(platform, suite))
         return dg.AssetCheckResult(
             passed=report.success,
-            metadata={"rows": report.rows, "failures": [str(failure) for failure in report.failures]},
+            metadata={
+                "rows": report.rows,
+                "expectations": report.checked,
+                "failures": [str(failure) for failure in report.failures],
+                "skipped": list(report.skipped),
+            },
         )
 
     return check
+
+
+def _frame(platform: Platform, suite: Suite) -> pd.DataFrame:
+    schema, table = suite.asset.split(".")
+    return platform.warehouse.frame(f'select {suite.select_list} from "{schema}"."{table}"')
+
+
+def _parameters(platform: Platform, suite: Suite) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "now_ms": platform.now_ms(),
+        "label_precedence": list(platform.mapping.label_precedence),
+    }
+    if "mature_before" in suite.parameters:
+        values["mature_before"] = _mature_before(platform)
+    return values
+
+
+def _mature_before(platform: Platform) -> int:
+    """By the as_of that training.labels was built for: it holds every transaction before that moment."""
+    frame = platform.warehouse.frame("select max(event_time) + 1 as as_of from training.labels")
+    return platform.label_rule.mature_before(int(frame["as_of"].iloc[0]))
