@@ -7,6 +7,7 @@ DuckDB allows one writing process at a time: open, write, close.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as AnyMapping
@@ -23,6 +24,8 @@ from fraud_platform.adapters.duckdb_ingest import run_ingest
 from fraud_platform.adapters.duckdb_sources import find_source
 from fraud_platform.errors import SettingsError, SourceError
 from fraud_platform.ingest import IngestReport, Mapping
+
+BUILDS = "builds.steps"
 
 Parameters = Sequence[Any] | AnyMapping[str, Any] | None
 
@@ -72,6 +75,35 @@ class Warehouse:
         if not self.exists(table):
             return 0
         return int(self.frame(f"SELECT count(*) AS n FROM {_quoted(table)}")["n"].iloc[0])
+
+    def fingerprint(self, *tables: str) -> str:
+        """What the rows of these tables hash to, in whatever order they lie; absent tables count as empty."""
+        parts = []
+        for table in tables:
+            if not self.exists(table):
+                parts.append(f"{table}: absent")
+                continue
+            frame = self.frame(f"SELECT count(*) AS n, bit_xor(hash(t)) AS x FROM {_quoted(table)} AS t")
+            parts.append(f"{table}: {frame['n'].iloc[0]} {frame['x'].iloc[0]}")
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def built_from(self, step: str) -> str | None:
+        """What `step` last said that it was built from, None where it never finished."""
+        if not self.exists(BUILDS):
+            return None
+        found = self.frame(f"SELECT inputs FROM {BUILDS} WHERE step = ?", [step])
+        return None if found.empty else str(found["inputs"].iloc[0])
+
+    def note_build(self, step: str, inputs: str | None) -> None:
+        """Remember what `step` was built from; None forgets it, before a build that may be killed."""
+        with self.connect() as connection:
+            connection.begin()
+            connection.execute("CREATE SCHEMA IF NOT EXISTS builds")
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {BUILDS} (step VARCHAR, inputs VARCHAR)")
+            connection.execute(f"DELETE FROM {BUILDS} WHERE step = ?", [step])
+            if inputs is not None:
+                connection.execute(f"INSERT INTO {BUILDS} VALUES (?, ?)", [step, inputs])
+            connection.commit()
 
     def write_table(self, table: str, frame: pd.DataFrame) -> int:
         """Replace `schema.table` by the frame, all or nothing; returns its rows."""

@@ -41,7 +41,6 @@ class LoadReport:
     transactions: int
     log_entries: int
     keys: int
-    is_unchanged: bool = False
 
 
 def load_store(

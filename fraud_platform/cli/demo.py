@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
+import msgspec
 from rich.progress import track
 from rich.table import Table
 
@@ -111,7 +111,7 @@ def _decide(
             begun = time.perf_counter()
             answer = client.post(
                 "/v1/decisions",
-                content=orjson.dumps(transaction),
+                content=msgspec.json.encode(transaction),
                 headers={"content-type": "application/json"},
             )
             answer.raise_for_status()
@@ -140,7 +140,7 @@ def _show_decisions(decided: list[tuple[dict[str, Any], dict[str, Any], float]])
         f"median {took[len(took) // 2]:.2f} ms, p99 {took[int(len(took) * 0.99)]:.2f} ms over HTTP"
     )
     console.print("one decision, as answered:")
-    console.print_json(orjson.dumps((adverse or decided)[0][1]).decode())
+    console.print_json(msgspec.json.encode((adverse or decided)[0][1]).decode())
 
 
 def _next_steps(settings: Settings) -> str:

@@ -21,6 +21,11 @@ learning = dg.define_asset_job(
     selection=dg.AssetSelection.groups(*LEARNING_GROUPS),
     description="From files to a judged and registered candidate",
 )
+building = dg.define_asset_job(
+    "building",
+    selection=dg.AssetSelection.assets(["features", "transaction_features"]).upstream().without_checks(),
+    description="From files to the features alone",
+)
 packaging = dg.define_asset_job(
     "packaging",
     selection=dg.AssetSelection.groups("package"),
@@ -32,7 +37,7 @@ monitoring = dg.define_asset_job(
     description="The decision log into the warehouse; drift and delayed performance",
 )
 
-JOBS = (learning, packaging, monitoring)
+JOBS = (building, learning, packaging, monitoring)
 
 nightly = dg.ScheduleDefinition(
     name="nightly_retraining",

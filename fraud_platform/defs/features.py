@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
 
-from fraud_platform.adapters.dbt import dbt_vars, target_path
+from fraud_platform.adapters.dbt import dbt_vars, project_digest, target_path
+from fraud_platform.adapters.lmdb import FORMAT as STORE_FORMAT
 from fraud_platform.adapters.lmdb_load import load_store, replay_parity
 from fraud_platform.defs.as_of import AsOf
 from fraud_platform.defs.ingest import POOL
@@ -16,6 +17,8 @@ from fraud_platform.defs.platform import Platform
 
 GROUPS = {"staging": "features", "features": "features", "training": "labels"}
 PARITY_EVENTS = 100_000
+FEATURES_STEP, STORE_STEP = "features_dbt", "online_store"
+SOURCES = ("ingest.transactions", "ingest.labels")
 
 
 class Translator(DagsterDbtTranslator):
@@ -33,7 +36,7 @@ def build_dbt(manifest: Path) -> list[dg.AssetsDefinition]:
     @dbt_assets(
         manifest=manifest,
         select="staging features",
-        name="features_dbt",
+        name=FEATURES_STEP,
         dagster_dbt_translator=Translator(),
         pool=POOL,
     )
@@ -63,12 +66,33 @@ def build_dbt(manifest: Path) -> list[dg.AssetsDefinition]:
 def _build(
     context: dg.AssetExecutionContext, dbt: DbtCliResource, platform: Platform, as_of_ms: int | None
 ) -> Iterator[Any]:
+    """Runs dbt on the selected models, or says that nothing they read has changed since they were built."""
+    warehouse, step = platform.warehouse, context.op.name
     variables = dbt_vars(platform.settings, platform.mapping, as_of_ms)
+    selected = sorted(key.to_user_string() for key in context.selected_asset_keys)
+    inputs = project_digest(
+        json.dumps([variables, selected], sort_keys=True), warehouse.fingerprint(*_read_by(step))
+    )
+    if warehouse.built_from(step) == inputs:
+        yield from _unchanged(context, platform)
+        return
+    warehouse.note_build(step, None)
     (platform.settings.home / "spill").mkdir(parents=True, exist_ok=True)
     command = ["build", "--exclude-resource-type", "unit_test", "--vars", json.dumps(variables)]
     invocation = dbt.cli(command, context=context, target_path=target_path(platform.settings))
     for event in list(invocation.stream()):
         yield _counted(event, platform)
+    warehouse.note_build(step, inputs)
+
+
+def _read_by(step: str) -> tuple[str, ...]:
+    return SOURCES if step == FEATURES_STEP else (*SOURCES, "features.transaction_features")
+
+
+def _unchanged(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[dg.MaterializeResult]:
+    for key in sorted(context.selected_asset_keys):
+        rows = platform.warehouse.count(".".join(key.path))
+        yield dg.MaterializeResult(asset_key=key, metadata={"dagster/row_count": rows, "unchanged": True})
 
 
 def _counted(event: Any, platform: Platform) -> Any:
@@ -98,17 +122,23 @@ def online_store(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
 ) -> dg.MaterializeResult:
     """The embedded store that has seen the whole timeline: what a new service starts from."""
-    report = load_store(
-        platform.warehouse, platform.contract, platform.settings.store, progress=context.log.info
-    )
+    warehouse, path = platform.warehouse, platform.settings.store
+    inputs = project_digest(platform.contract.hash, STORE_FORMAT.decode(), warehouse.fingerprint(*SOURCES))
+    is_unchanged = path.is_dir() and warehouse.built_from(STORE_STEP) == inputs
+    metadata: dict[str, Any] = {"contract": platform.contract.hash, "unchanged": is_unchanged}
+    if is_unchanged:
+        return dg.MaterializeResult(
+            metadata=metadata | {"dagster/row_count": warehouse.count("ingest.transactions")}
+        )
+    report = load_store(warehouse, platform.contract, path, progress=context.log.info)
+    warehouse.note_build(STORE_STEP, inputs)
     return dg.MaterializeResult(
-        metadata={
+        metadata=metadata
+        | {
             "dagster/row_count": report.transactions,
             "log_entries": report.log_entries,
             "keys": report.keys,
             "watermark": dg.MetadataValue.timestamp(report.watermark / 1000),
-            "contract": platform.contract.hash,
-            "unchanged": report.is_unchanged,
         }
     )
 
