@@ -57,7 +57,7 @@ def run(
 @app.command()
 def demo(
     transactions: Annotated[int, typer.Option(help="Size of the world; 0 is the demo's own")] = 0,
-    live: Annotated[int, typer.Option(help="Live transactions to decide")] = 500,
+    live: Annotated[int, typer.Option(help="Live transactions to decide, at the most")] = 2_000,
 ) -> None:
     """The loop on a simulated world, and live transactions decided by the running Bento."""
     from fraud_platform.cli.demo import demo as play

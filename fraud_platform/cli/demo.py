@@ -23,7 +23,7 @@ from fraud_platform.errors import StoreError
 from fraud_platform.settings import Settings
 
 APPROVER, REASON = "demo", "approved by the demo's own flag, by nobody in particular"
-LIVE_TRANSACTIONS = 500
+LIVE_TRANSACTIONS = 2_000
 
 
 def demo(settings: Settings, transactions: int = 0, live: int = LIVE_TRANSACTIONS) -> None:

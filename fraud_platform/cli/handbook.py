@@ -8,7 +8,7 @@ from rich.table import Table
 
 from fraud_platform.cli.instance import console, prepare_environment, run_job
 from fraud_platform.defs.platform import Platform
-from fraud_platform.evaluate.handbook import HandbookTable, Published, run_handbook
+from fraud_platform.evaluate.handbook import HEADER, HandbookTable, run_handbook
 from fraud_platform.settings import Settings
 
 ROWS = """
@@ -37,26 +37,7 @@ def benchmark(settings: Settings) -> HandbookTable:
 
 
 def _show(table: HandbookTable) -> None:
-    folds = Table("fold", "starts", "teach", "assessed", "frauds", "AUC", "AP", "CP@100")
-    for fold in table.folds:
-        folds.add_row(
-            fold.role,
-            fold.start,
-            f"{fold.teaching_rows:,}",
-            f"{fold.rows:,}",
-            f"{fold.frauds:,}",
-            *_numbers(fold.auc, fold.average_precision, fold.card_precision),
-        )
-    console.print(folds)
-    rows = Table("model", "AUC", "AP", "CP@100", "source")
-    for row in (*table.published, table.mean("validation"), table.mean("test")):
-        rows.add_row(row.model, *_row(row), row.source)
-    console.print(rows)
-
-
-def _row(row: Published) -> tuple[str, ...]:
-    return _numbers(row.auc, row.average_precision, row.card_precision)
-
-
-def _numbers(*values: float) -> tuple[str, ...]:
-    return tuple(f"{value:.4f}".rstrip("0") for value in values)
+    shown = Table(*HEADER)
+    for row in table.rows():
+        shown.add_row(*row)
+    console.print(shown)

@@ -27,7 +27,7 @@ concurrency:
     granularity: run
 """
 
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def prepare_environment(settings: Settings) -> None:

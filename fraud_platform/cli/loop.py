@@ -104,4 +104,6 @@ def _yes(found: Mapping[str, Any]) -> str:
 def _detail(found: Mapping[str, Any]) -> str:
     if "values" in found:
         return f"{found['values']:,} values compared, {found['mismatches']:,} mismatches"
-    return "; ".join(f"{key}: {value}" for key, value in found.items())[:160]
+    if "reasons" in found:
+        return "reasons below"
+    return "; ".join(f"{key}: {value}" for key, value in found.items() if value != [])[:160]

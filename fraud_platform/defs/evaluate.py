@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pandas as pd
 
-from fraud_platform.adapters.candidates import read_candidate, write_folder
+from fraud_platform.adapters.candidates import read_candidate, read_folder, write_folder
 from fraud_platform.adapters.plots import evaluation_plots
 from fraud_platform.defs.ingest import POOL
 from fraud_platform.defs.latest import latest_text
@@ -42,11 +42,15 @@ def evaluation(
     folder = evaluation_folder(platform, fingerprint)
     plots = evaluation_plots(judged)
     reference = _reference(challenger, frame)
-    _replace(folder, {"evaluation.json": _json(judged), "reference.json": reference.to_json(), **plots})
+    files = {"evaluation.json": _json(judged), "reference.json": reference.to_json(), **plots}
+    is_unchanged = folder.is_dir() and read_folder(folder) == files
+    if not is_unchanged:
+        _replace(folder, files)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": judged.rows,
             "fingerprint": fingerprint,
+            "unchanged": is_unchanged,
             "summary": dg.MetadataValue.md("\n".join(f"- {line}" for line in judged.explain())),
             **{name: dg.MetadataValue.float(value) for name, value in judged.metrics().items()},
             **{name.removesuffix(".png"): _image(image) for name, image in plots.items()},

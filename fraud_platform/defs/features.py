@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,17 @@ def _read_by(step: str) -> tuple[str, ...]:
     return SOURCES if step == FEATURES_STEP else (*SOURCES, "features.transaction_features")
 
 
-def _unchanged(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[dg.MaterializeResult]:
-    for key in sorted(context.selected_asset_keys):
+def _unchanged(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
+    """The tables stand as the last complete build left them; it completes only where every test passed."""
+    selected = context.selected_asset_keys
+    deps = {key: context.assets_def.asset_deps[key] & selected for key in sorted(selected)}
+    for key in TopologicalSorter(deps).static_order():
         rows = platform.warehouse.count(".".join(key.path))
         yield dg.MaterializeResult(asset_key=key, metadata={"dagster/row_count": rows, "unchanged": True})
+    for check in context.selected_asset_check_keys:
+        yield dg.AssetCheckResult(
+            asset_key=check.asset_key, check_name=check.name, passed=True, metadata={"unchanged": True}
+        )
 
 
 def _counted(event: Any, platform: Platform) -> Any:

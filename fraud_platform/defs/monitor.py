@@ -69,7 +69,7 @@ def feature_drift(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
             "score_psi": report.score.psi,
             "features_moved": len(report.moved),
             "is_drifted": report.is_drifted,
-            "reasons": list(report.reasons),
+            "reasons": "; ".join(report.reasons) or "nothing moved",
             "psi": moved,
         }
     )
