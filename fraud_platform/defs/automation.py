@@ -23,7 +23,10 @@ learning = dg.define_asset_job(
 )
 building = dg.define_asset_job(
     "building",
-    selection=dg.AssetSelection.assets(["features", "transaction_features"]).upstream().without_checks(),
+    selection=dg.AssetSelection.assets(["features", "transaction_features"])
+    .upstream()
+    .required_multi_asset_neighbors()
+    .without_checks(),
     description="From files to the features alone",
 )
 packaging = dg.define_asset_job(
