@@ -35,7 +35,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         assets=[
             *worlds,
-            build_ingest(platform.is_simulated),
+            build_ingest(platform),
             *features.build_dbt(manifest),
             features.online_store,
             train.candidate,

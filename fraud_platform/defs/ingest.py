@@ -11,13 +11,13 @@ from fraud_platform.ingest import IngestReport, StreamReport
 POOL = "warehouse"
 """DuckDB has one writing process: everything that writes the warehouse runs in this pool, of one."""
 
-DAYS = dg.DailyPartitionsDefinition(start_date="2015-01-01")
 STREAMS = ("transactions", "labels")
 
 
-def build_ingest(is_simulated: bool) -> dg.AssetsDefinition:
-    """The ingest assets; those of the simulated world follow it."""
-    deps = [["simulate", "world"]] if is_simulated else []
+def build_ingest(platform: Platform) -> dg.AssetsDefinition:
+    """The ingest assets, by day; those of the simulated world follow it."""
+    deps = [["simulate", "world"]] if platform.is_simulated else []
+    partitions = dg.DailyPartitionsDefinition(start_date=platform.mapping.first_day.isoformat())
     described = {
         "transactions": "One row per authorization attempt, canonical, known at event_time",
         "labels": "One row per thing learned about a transaction, known at known_at",
@@ -37,7 +37,7 @@ def build_ingest(is_simulated: bool) -> dg.AssetsDefinition:
             )
             for table, text in described.items()
         ],
-        partitions_def=DAYS,
+        partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=POOL,
     )
@@ -47,7 +47,7 @@ def build_ingest(is_simulated: bool) -> dg.AssetsDefinition:
         days = _days(context)
         report = platform.warehouse.ingest(platform.mapping, platform.source, platform.now_ms(), days)
         if days is None:
-            _log_days(context, platform)
+            _log_days(context, platform, partitions)
         yield from _results(report, platform)
 
     return ingest
@@ -88,7 +88,9 @@ def _reconciled(counts: StreamReport) -> str:
     return f"{counts.rows_in} = {counts.canonical} + {counts.duplicates} + {counts.quarantined}"
 
 
-def _log_days(context: dg.AssetExecutionContext, platform: Platform) -> None:
+def _log_days(
+    context: dg.AssetExecutionContext, platform: Platform, partitions: dg.DailyPartitionsDefinition
+) -> None:
     """A run over everything marks the days that it holds and that were not marked before."""
     for stream, moment in (("transactions", "event_time"), ("labels", "known_at")):
         key = dg.AssetKey(["ingest", stream])
@@ -98,5 +100,5 @@ def _log_days(context: dg.AssetExecutionContext, platform: Platform) -> None:
             f"from ingest.{stream} group by 1 order by 1"
         )
         for day, rows in zip(frame["day"], frame["rows"], strict=True):
-            if day not in known and DAYS.has_partition_key(day):
+            if day not in known and partitions.has_partition_key(day):
                 context.log_event(dg.AssetMaterialization(key, partition=day, metadata={"rows": int(rows)}))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,8 +32,10 @@ _KEYS = {
     "label_precedence",
     "split",
     "excluded",
+    "first_day",
 }
-_REQUIRED = _KEYS - {"description", "extras", "excluded"}
+_REQUIRED = _KEYS - {"description", "extras", "excluded", "first_day"}
+FIRST_DAY = date(2015, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Mapping:
     """A dataset: two streams, extra inputs, and how its labels mature.
 
     label_precedence: sources, strongest first. excluded: source columns that must never become an input,
-    each with its reason; an expression that names one is refused.
+    each with its reason; an expression that names one is refused. first_day: of the daily partitions.
     """
 
     name: str
@@ -88,6 +91,7 @@ class Mapping:
     extras: tuple[Extra, ...] = ()
     excluded: AnyMapping[str, str] = field(default_factory=dict)
     description: str = ""
+    first_day: date = FIRST_DAY
 
     @property
     def transaction_columns(self) -> tuple[Column, ...]:
@@ -143,6 +147,7 @@ class _Reader:
             label_precedence=self._precedence(table["label_precedence"]),
             split=self._split(table["split"]),
             excluded=excluded,
+            first_day=self._date(table.get("first_day", FIRST_DAY)),
         )
 
     def _fail(self, place: str, message: str) -> MappingError:
@@ -173,6 +178,11 @@ class _Reader:
     def _days(self, content: object, place: str, least: int) -> int:
         if not isinstance(content, int) or isinstance(content, bool) or content < least:
             raise self._fail(place, f"is {content!r}; it must be a whole number of days, {least} or more")
+        return content
+
+    def _date(self, content: object) -> date:
+        if not isinstance(content, date):
+            raise self._fail("first_day", f"is {content!r}; it must be a date such as 2024-01-31")
         return content
 
     def _precedence(self, content: object) -> tuple[str, ...]:
