@@ -82,9 +82,10 @@ class _StepProgress(logging.Handler):
         elif step in self._tasks and kind in ("STEP_SUCCESS", "STEP_FAILURE"):
             self.seconds[step] = time.perf_counter() - self._started[step]
             is_good = kind == "STEP_SUCCESS"
-            self._progress.update(
-                self._tasks[step], total=1, completed=1, detail="" if is_good else "[red]failed[/red]"
-            )
+            said = "" if is_good else "[red]failed[/red]"
+            self._progress.update(self._tasks[step], total=1, completed=1, detail=said)
+            if not console.is_terminal:
+                console.print(f"{step} {self.seconds[step]:.1f} s {said}")
         elif step in self._tasks and event is None:
             self._progress.update(self._tasks[step], detail=record.getMessage().split(" - ")[-1][:60])
 
@@ -92,7 +93,8 @@ class _StepProgress(logging.Handler):
 @contextmanager
 def _steps() -> Any:
     columns = (SpinnerColumn(finished_text="+"), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("[dim]{task.fields[detail]}"), console=console) as progress:
+    detail = TextColumn("[dim]{task.fields[detail]}")
+    with Progress(*columns, detail, console=console, disable=not console.is_terminal) as progress:
         yield _StepProgress(progress)
 
 
