@@ -279,7 +279,7 @@ def test_a_model_is_not_judged_on_what_it_learned_from(world, candidate, weak):
     )
     champion = replace(weak, split=later)
     with pytest.raises(
-        TrainingError, match="learned from rows until 2024-01-07; rows from 2024-01-05 cannot"
+        TrainingError, match="learned from rows until 2024-01-07; rows from 2024-01-04 cannot"
     ):
         evaluate(candidate, world, load_policy(), RULES, champion=champion)
 
