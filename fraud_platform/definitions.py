@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 
 import dagster as dg
 from dagster_dbt import DbtCliResource
@@ -33,25 +34,27 @@ def build_defs(settings: Settings) -> dg.Definitions:
     manifest = ensure_manifest(settings, platform.mapping)
     worlds = [simulate.world] if platform.is_simulated else []
     return dg.Definitions(
-        assets=[
-            *worlds,
-            build_ingest(platform),
-            *features.build_dbt(manifest),
-            features.online_store,
-            train.candidate,
-            evaluate.evaluation,
-            register.model_version,
-            package.bundle,
-            package.bento,
-            monitor.decisions,
-            monitor.feature_drift,
-            monitor.performance,
-            monitor.signal,
-        ],
+        assets=automation.gated(
+            [
+                *worlds,
+                build_ingest(platform),
+                *_owned(features.build_dbt(manifest)),
+                features.online_store,
+                train.candidate,
+                evaluate.evaluation,
+                register.model_version,
+                package.bundle,
+                package.bento,
+                monitor.decisions,
+                monitor.feature_drift,
+                monitor.performance,
+                monitor.signal,
+            ]
+        ),
         asset_checks=[*expectations.build_checks(), features.parity],
         jobs=automation.JOBS,
         schedules=[automation.nightly, automation.hourly_monitoring],
-        sensors=[automation.approval, automation.drift],
+        sensors=[automation.approval, automation.drift, automation.following],
         executor=dg.in_process_executor,
         resources={
             "platform": dg.ResourceDefinition.hardcoded_resource(platform),
@@ -60,6 +63,11 @@ def build_defs(settings: Settings) -> dg.Definitions:
             ),
         },
     )
+
+
+def _owned(tables: Iterable[dg.AssetsDefinition]) -> Sequence[dg.AssetsDefinition]:
+    """dbt's models name no owner; the same team answers for them."""
+    return dg.map_asset_specs(lambda spec: spec.replace_attributes(owners=monitor.OWNERS), tables)
 
 
 @dg.definitions

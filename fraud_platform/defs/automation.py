@@ -1,19 +1,54 @@
-"""What starts by itself: the nightly retraining, the retraining on drift, packaging after an approval.
+"""What starts by itself: the nightly retraining, the retraining on drift, packaging after an approval, and
+features, labels, evaluation and registration after what they are made from.
 
 A stage that is downstream of a blocking check runs only where the check passed: within a run by the check
 itself, across runs by the automation condition.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import dagster as dg
 
+from fraud_platform.defs.ingest import STREAMS
 from fraud_platform.defs.platform import Platform
 
 NIGHTLY = "0 2 * * *"
 DRIFT_SECONDS, APPROVAL_SECONDS = 300, 30
 
-GATED = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
+PARTITIONED = dg.AssetSelection.assets(*(dg.AssetKey(["ingest", stream]) for stream in STREAMS))
+# Not Dagster's eager(): that waits until no partition of a dependency is missing; a day may have no payments.
+GATED = (
+    dg.AutomationCondition.any_deps_updated().since_last_handled()
+    & ~dg.AutomationCondition.any_deps_missing().ignore(PARTITIONED)
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+    & dg.AutomationCondition.all_deps_blocking_checks_passed()
+).with_label("follows what it is made from, past its blocking checks")
+
+FOLLOWING_GROUPS = ("features", "labels", "evaluate", "register")
+FOLLOWING_TABLES = (dg.AssetKey(["training", "training_set"]),)
+
+
+def gated(assets: Iterable[dg.AssetsDefinition]) -> Sequence[dg.AssetsDefinition]:
+    """The same assets: those that follow their data carry the condition, and wait for its blocking checks.
+
+    A model is not trained at every change of its data: when, is for the schedule and for the drift sensor
+    with its cool-down. Nothing is packaged without an approval. Both go through a job, whose checks block.
+    """
+
+    def follow(spec: dg.AssetSpec) -> dg.AssetSpec:
+        is_following = spec.group_name in FOLLOWING_GROUPS or spec.key in FOLLOWING_TABLES
+        return spec.replace_attributes(automation_condition=GATED) if is_following else spec
+
+    return dg.map_asset_specs(follow, assets)
+
+
+following = dg.AutomationConditionSensorDefinition(
+    "following",
+    target=dg.AssetSelection.groups(*FOLLOWING_GROUPS) | dg.AssetSelection.assets(*FOLLOWING_TABLES),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="New data goes on to features and labels, a candidate to its evaluation, past the checks",
+)
 
 LEARNING_GROUPS = ("simulate", "ingest", "features", "labels", "train", "evaluate", "register")
 learning = dg.define_asset_job(
