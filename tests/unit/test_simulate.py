@@ -74,7 +74,7 @@ def test_covers_its_days_in_order_and_near_its_size(world: World) -> None:
     day = ((times.astype("int64") - spec.start_ms) // schema.MILLISECONDS_PER_DAY).to_numpy()
     assert set(day) == set(range(spec.total_days))
     assert len(times) == pytest.approx(spec.transactions, rel=0.05)
-    assert len(times) == pytest.approx(250_000, rel=0.05)
+    assert len(times) == pytest.approx(350_000, rel=0.05)
 
 
 def test_fraud_is_rare_and_of_every_kind(world: World) -> None:
