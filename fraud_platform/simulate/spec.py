@@ -48,7 +48,7 @@ class WorldSpec:
 
     @classmethod
     def demo(cls) -> WorldSpec:
-        """About 350,000 transactions over 210 days, and a live day: what is mature has seen the new tactics."""
+        """About 350,000 transactions over 210 days, and a live day; what is mature knows the new tactics."""
         return cls(days=210, tactics_change=165)
 
     @classmethod
