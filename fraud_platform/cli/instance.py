@@ -132,8 +132,16 @@ def _cause(name: str, result: dg.ExecuteInProcessResult) -> str:
             while error is not None and error.cause is not None:
                 error = error.cause
             message = error.message.strip() if error is not None else "unknown cause"
-            return f"job {name}: step {event.step_key} failed: {message}"
+            return "\n".join([f"job {name}: step {event.step_key} failed: {message}", *_failures(result)])
     return f"job {name} failed; its events are in the Dagster instance, run {result.run_id}"
+
+
+def _failures(result: dg.ExecuteInProcessResult) -> Iterator[str]:
+    """What the checks that failed say of themselves."""
+    for check in result.get_asset_check_evaluations():
+        found = check.metadata.get("failures")
+        if not check.passed and found is not None:
+            yield from (f"{check.check_name}: {failure}" for failure in found.value)  # type: ignore[union-attr]
 
 
 def _report(result: dg.ExecuteInProcessResult, seconds: Mapping[str, float]) -> JobReport:

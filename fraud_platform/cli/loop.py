@@ -20,11 +20,12 @@ COUNTS = ("rows_in", "canonical", "duplicates", "quarantined", "dagster/row_coun
 def learn(settings: Settings, as_of: str = "", world_transactions: int = 0) -> JobReport:
     """From files to a judged and registered version."""
     from fraud_platform.definitions import build_defs
+    from fraud_platform.defs.as_of import TRAINING_STEP
 
     prepare_environment(settings)
     ops: dict[str, Any] = {}
     if as_of:
-        ops["training_dbt"] = {"config": {"as_of": as_of}}
+        ops[TRAINING_STEP] = {"config": {"as_of": as_of}}
     if world_transactions:
         ops["simulate__world"] = {"config": {"transactions": world_transactions}}
     return run_job(build_defs(settings), "learning", {"ops": ops} if ops else None)

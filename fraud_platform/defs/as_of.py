@@ -6,6 +6,9 @@ import dagster as dg
 
 from fraud_platform.errors import SettingsError
 
+TRAINING_STEP = "training_dbt"
+"""The step that looks at labels: it takes this configuration."""
+
 
 class AsOf(dg.Config):
     """as_of: a date or a moment in UTC (2018-08-01, 2018-08-01T06:00:00); empty takes the end of the data."""
