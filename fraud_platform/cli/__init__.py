@@ -88,7 +88,9 @@ def approve(
     """Makes a version whose gate passed the champion, in somebody's name."""
     from fraud_platform.cli.loop import approve as record
 
-    console.print(record(settings_of(dataset, None), version, by, reason))
+    with console.status("asking MLflow"):
+        said = record(settings_of(dataset, None), version, by, reason)
+    console.print(said)
 
 
 @app.command()
@@ -98,7 +100,9 @@ def versions(dataset: Dataset = None) -> None:
 
     platform = Platform(settings_of(dataset, None))
     table = Table("version", "aliases", "gate", "approved by", "reason", "fingerprint")
-    for one in platform.registry.versions():
+    with console.status("asking MLflow"):
+        registered = platform.registry.versions()
+    for one in registered:
         approval = one.approval
         gate = "passed" if one.is_gate_passed else "failed"
         by, reason = (approval.by, approval.reason) if approval else ("", "")

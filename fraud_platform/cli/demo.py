@@ -40,9 +40,10 @@ def demo(settings: Settings, transactions: int = 0, live: int = LIVE_TRANSACTION
     show_packaging(packaging)
     console.rule("4. Serve: live transactions")
     prepare_state(settings)
-    with start_service(
-        Path(packaging.assets["package/bento"]["path"]), free_port(), settings.service_state
-    ) as service:
+    with console.status("starting the service"):
+        path = Path(packaging.assets["package/bento"]["path"])
+        service = start_service(path, free_port(), settings.service_state)
+    with service:
         decisions = _decide(service, _live(settings, live))
     _show_decisions(decisions)
     console.rule("5. Monitor: the decision log")

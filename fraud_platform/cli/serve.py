@@ -19,7 +19,9 @@ def serve_bento(settings: Settings, port: int) -> None:
     prepare_environment(settings)
     path = _last_bento()
     prepare_state(settings)
-    with start_service(path, port, settings.service_state) as service:
+    with console.status("starting the service"):
+        service = start_service(path, port, settings.service_state)
+    with service:
         console.print(f"{service.url}/v1/decisions\nlog {service.log}\nCtrl-C stops it.", soft_wrap=True)
         try:
             while service.process.poll() is None:
