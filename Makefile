@@ -30,7 +30,7 @@ $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -c "import lightgbm" 2>/dev/null || { test "$$(id -u)" = 0 && apt-get install -y -qq libgomp1; } \
+	@$(BIN)/python -c "import lightgbm" 2>/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq libgomp1; } \
 	  || { echo "lightgbm needs the system library libgomp: apt-get install libgomp1, then again"; exit 1; }
 	touch $@
 
