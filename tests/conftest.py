@@ -1,12 +1,18 @@
-"""What several kinds of tests share: a small bundle with a real model, and requests."""
+"""What several kinds of tests share: a small bundle with a real model, requests, runs of the command line."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightgbm
 import numpy as np
+import pandas as pd
 import pytest
 
 from fraud_platform.calibration import Calibrator
@@ -15,9 +21,27 @@ from fraud_platform.features.encoding import CategoryEncoder
 from fraud_platform.package import BundleParts, Reference, load_reasons_text
 from fraud_platform.policy import load_policy_text
 from fraud_platform.rules import load_rules_text
+from fraud_platform.settings import PROJECT_ROOT
+from fraud_platform.simulate import WorldSpec, simulate
 
 ROWS = 3000
 NOW_MS = 1_790_000_000_000
+QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "NO_COLOR": "1"}
+
+DEMO = ("--transactions", "100000", "--live", "600")
+OWN_WORLD = WorldSpec(
+    seed=11, days=160, customers=160, transactions_per_day=90, tactics_change=120, fraud_share=0.02
+)
+BAD_ROWS: dict[str, dict[str, str]] = {
+    "card_number": {"card": "4111111111111111"},
+    "missing_id": {"shop": ""},
+    "unreadable_time": {"ts": "yesterday"},
+    "future_time": {"ts": "2120-01-01T00:00:00"},
+    "negative_amount": {"amount": "-1.00"},
+    "unreadable_amount": {"amount": "a lot"},
+    "inexact_amount": {"amount": "1.005"},
+}
+"""Rule that quarantines a row -> what is wrong in it."""
 
 
 @pytest.fixture(scope="session")
@@ -87,3 +111,95 @@ def transaction_request() -> Callable[..., dict[str, Any]]:
         return {**request, **fields}
 
     return build
+
+
+@dataclass(frozen=True)
+class Cli:
+    """`fraud-platform` as a process of its own, over one `var`, started in one folder."""
+
+    var: Path
+    cwd: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {**os.environ, "FRAUD_PLATFORM_VAR": str(self.var), "COLUMNS": "240", **QUIET}
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(Path(sys.executable).with_name("fraud-platform")), *arguments]
+
+    def __call__(self, *arguments: str, status: int = 0) -> str:
+        """What it printed. Fails unless it ended with `status`."""
+        done = subprocess.run(
+            self.command(*arguments), cwd=self.cwd, env=self.env, capture_output=True, text=True, timeout=900
+        )
+        assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+@dataclass(frozen=True)
+class Played:
+    """A command that was run once for the session: where, and what it printed."""
+
+    cli: Cli
+    printed: str
+
+    @property
+    def var(self) -> Path:
+        return self.cli.var
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """The demo on the smallest world whose model passes its gate with room to spare."""
+    cli = Cli(tmp_path_factory.mktemp("demo"), PROJECT_ROOT)
+    return Played(cli, cli("demo", *DEMO))
+
+
+@pytest.fixture(scope="session")
+def own_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The README's example: mine.yaml as it stands there, and files that it reads in path/to/files.
+
+    A played world, delivered as somebody's CSV, with bad rows whose rules stand in BAD_ROWS.
+    """
+    folder = tmp_path_factory.mktemp("own")
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    (folder / "mine.yaml").write_text(readme.split("```yaml\n")[1].split("```")[0])
+    for stream, frame in own_frames().items():
+        (folder / "path/to/files" / stream).mkdir(parents=True)
+        frame.to_csv(folder / "path/to/files" / stream / f"{stream}.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def own_run(tmp_path_factory: pytest.TempPathFactory, own_folder: Path) -> Played:
+    """The README's command on those files."""
+    cli = Cli(tmp_path_factory.mktemp("own-var"), own_folder)
+    return Played(cli, cli("run", "--dataset", "mine.yaml", "--source", "path/to/files"))
+
+
+def own_frames() -> dict[str, pd.DataFrame]:
+    """tx: id, ts, card, shop, amount; cb: id, received. Every reported fraud came as a chargeback."""
+    world = simulate(OWN_WORLD)
+    rows = world.transactions
+    good = pd.DataFrame(
+        {
+            "id": rows["transaction_id"],
+            "ts": rows["event_time"].dt.strftime("%Y-%m-%dT%H:%M:%S.%f").str[:-3],
+            "card": rows["card_id"],
+            "shop": rows["merchant_id"],
+            "amount": rows["amount_minor"].map(lambda minor: f"{minor / 100:.2f}"),
+        }
+    )
+    bad = pd.DataFrame(
+        [{**good.iloc[0].to_dict(), "id": f"bad-{n}", **b} for n, b in enumerate(BAD_ROWS.values())]
+    )
+    labels = world.labels.loc[world.labels["outcome"] == "fraud"].drop_duplicates("transaction_id")
+    known = labels["known_at"].dt.strftime("%Y-%m-%dT%H:%M:%S")
+    chargebacks = pd.DataFrame({"id": labels["transaction_id"], "received": known})
+    stray = pd.DataFrame({"id": ["nobody"], "received": [known.iloc[0]]})
+    return {"tx": pd.concat([good, bad]), "cb": pd.concat([chargebacks, stray])}
+
+
+@pytest.fixture(scope="session")
+def bad_csv_rows() -> dict[str, dict[str, str]]:
+    return BAD_ROWS

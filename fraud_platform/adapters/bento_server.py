@@ -79,14 +79,23 @@ def start_service(bento_path: Path, port: int, state_dir: Path, *, timeout_s: fl
             start_new_session=True,
         )
     service = RunningService(f"http://{HOST}:{port}", log, process)
+    is_started = False
+    try:
+        _await(service, bento_path, timeout_s)
+        is_started = True
+    finally:
+        if not is_started:
+            service.stop()  # whatever ended the wait, an interrupt too: nothing may stay behind
+    return service
+
+
+def _await(service: RunningService, bento_path: Path, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while not _is_ready(service.url):
-        if process.poll() is not None or time.monotonic() > deadline:
-            service.stop()
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        if service.process.poll() is not None or time.monotonic() > deadline:
+            tail = "\n".join(service.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
             raise ServiceError(f"the service of {bento_path} was not ready in {timeout_s:.0f} s:\n{tail}")
         time.sleep(POLL_SECONDS)
-    return service
 
 
 def free_port() -> int:

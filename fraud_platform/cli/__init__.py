@@ -7,6 +7,7 @@ Heavy imports wait inside the commands, so that `--help` and short commands answ
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,8 @@ from fraud_platform.cli.instance import console
 from fraud_platform.cli.options import AsOfOption, Dataset, Source, settings_of
 from fraud_platform.errors import FraudPlatformError
 from fraud_platform.settings import VAR_VARIABLE
+
+TERMINATED = 128 + signal.SIGTERM
 
 app = typer.Typer(
     name="fraud-platform",
@@ -188,7 +191,11 @@ def benchmark_handbook(
 
 
 def entry() -> None:
-    """The console script: the platform's own errors end in one line and status 1."""
+    """The console script: the platform's own errors end in one line and status 1.
+
+    SIGTERM unwinds like an exit, so that what a command started is stopped with it.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         app()
     except FraudPlatformError as error:
