@@ -21,6 +21,8 @@ from fraud_platform.settings import DATASET_VARIABLE, SOURCE_VARIABLE, VAR_VARIA
 INSTANCE_YAML = """\
 telemetry:
   enabled: false
+nux:
+  enabled: false
 concurrency:
   pools:
     default_limit: 1
@@ -35,7 +37,7 @@ def prepare_environment(settings: Settings) -> None:
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"
-    if not config.exists():
+    if not config.exists() or config.read_text() != INSTANCE_YAML:
         config.write_text(INSTANCE_YAML)
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ[VAR_VARIABLE] = str(settings.var)
