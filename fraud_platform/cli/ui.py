@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,9 +20,13 @@ STOP_SECONDS = 20
 
 def serve_ui(settings: Settings, dagster_port: int, mlflow_port: int) -> None:
     """Both servers as children; when one ends or this process is told to, both end."""
+    for option, port in (("--dagster-port", dagster_port), ("--mlflow-port", mlflow_port)):
+        _require_free(option, port)
     prepare_environment(settings)
     settings.mlflow_home.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # A shell that starts this in the background ignores interrupts for it, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     children = [
         _start(_dagster(dagster_port), PROJECT_ROOT),
         _start(_mlflow(settings, mlflow_port), settings.mlflow_home),
@@ -34,14 +39,25 @@ def serve_ui(settings: Settings, dagster_port: int, mlflow_port: int) -> None:
         while all(child.poll() is None for child in children):
             time.sleep(0.5)
         ended = next(child for child in children if child.poll() is not None)
-        raise SettingsError(
-            f"{Path(str(ended.args[0])).name} ended with {ended.returncode}; is its port taken? see above"  # type: ignore[index]
-        )
+        raise SettingsError(f"{ended.args!r} ended with {ended.returncode}; its last lines above say why")
     except KeyboardInterrupt:
         console.print("stopping")
     finally:
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(sign, signal.SIG_IGN)
+        for child in children:
+            _tell(child, signal.SIGINT)
         for child in children:
             _stop(child)
+
+
+def _require_free(option: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise SettingsError(f"{option} {port}: something listens there already; give another") from error
 
 
 def _dagster(port: int) -> list[str]:
@@ -65,26 +81,22 @@ def _start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    """Interrupts the group that the child leads, which holds everything it started, and waits."""
-    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(child.pid, sign)
-        except ProcessLookupError:
-            return
-        try:
-            child.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
-        if not _group_lives(child.pid):
-            return
+    """Waits for the group that the child leads, with everything it started; ends it by force at last."""
+    for sign in (None, signal.SIGTERM, signal.SIGKILL):
+        if sign is not None:
+            _tell(child, sign)
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline:
+            child.poll()
+            if not _tell(child, 0):
+                return
+            time.sleep(0.1)
 
 
-def _group_lives(group: int) -> bool:
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return False
-        time.sleep(0.1)
+def _tell(child: subprocess.Popen[bytes], sign: int) -> bool:
+    """Signals the child's group; False where nobody is left in it."""
+    try:
+        os.killpg(child.pid, sign)
+    except ProcessLookupError:
+        return False
     return True
