@@ -137,11 +137,11 @@ def test_a_killed_worker_is_replaced_and_nothing_answered_is_lost(
 
 def _patiently(service: RunningService, request: dict[str, Any]) -> dict[str, Any]:
     """Ask until the server that is starting again answers."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while True:
         try:
             return ask(service, "/v1/decisions", request)[1]
-        except (urllib.error.URLError, ConnectionError):
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
