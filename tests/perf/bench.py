@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fraud_platform.defs.platform import Platform
 
 TRANSACTIONS, TRANSACTIONS_MAX = 250_000, 5_000_000
+WIDTH = 120
 OBSERVED, IN_PROCESS, OVER_HTTP, REPEATS = 20_000, 6_000, 3_000, 3
 
 
@@ -196,6 +197,7 @@ def serve_in_process(platform: Platform, _: int) -> Measured:
     gc.collect()
     gc.freeze()  # as the Bento's service does once it has started
     took = _timed(service.decider.decide, requests)
+    gc.unfreeze()
     service.close()
     return _latencies(took)
 
@@ -343,6 +345,8 @@ def bench(chosen: list[str], transactions: int) -> None:
     from rich.table import Table
 
     console, names = Console(), list(STAGES)
+    if not console.is_terminal:
+        console.width = WIDTH
     last = max(names.index(name) for name in chosen)
     table = Table("stage", title=f"{transactions:,} transactions")
     for title in ("rows", "seconds", "rows/s", "peak MiB"):
