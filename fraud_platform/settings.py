@@ -100,7 +100,8 @@ class Settings:
 
     @property
     def dagster_home(self) -> Path:
-        return self.var / "dagster"
+        """Dagster's instance: one for each dataset, since their asset keys are the same."""
+        return self.home / "dagster"
 
     @property
     def mlflow_home(self) -> Path:

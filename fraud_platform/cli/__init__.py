@@ -199,7 +199,7 @@ def entry() -> None:
     try:
         app()
     except FraudPlatformError as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        console.print(f"error: {error}", soft_wrap=True)
         sys.exit(1)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+import psutil
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -29,15 +30,22 @@ concurrency:
     granularity: run
 """
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+PROCESS_TAG = "fraud_platform/process"
+"""Tag of a run in a process of its own: process id and start."""
+
+# No markup: what people wrote (names, reasons, values) is printed as they wrote it.
+console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
 
 
 def prepare_environment(settings: Settings) -> None:
-    """Creates the Dagster home and names these settings to every process started from here."""
+    """Makes the Dagster home ready and names these settings to every process started from here.
+
+    Ready: runs that were killed are closed, and the warehouse's pool has its one place from the first run on.
+    """
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
     config = home / "dagster.yaml"
-    if not config.exists() or config.read_text() != INSTANCE_YAML:
+    if not config.exists():
         config.write_text(INSTANCE_YAML)
     os.environ["DAGSTER_HOME"] = str(home)
     os.environ[VAR_VARIABLE] = str(settings.var)
@@ -47,6 +55,11 @@ def prepare_environment(settings: Settings) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["DBT_SEND_ANONYMOUS_USAGE_STATS"] = "false"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    from fraud_platform.defs.ingest import POOL
+
+    with dg.DagsterInstance.get() as instance:
+        close_dead_runs(instance)
+        instance.event_log_storage.set_concurrency_slots(POOL, 1)
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,7 @@ class _StepProgress(logging.Handler):
         elif step in self._tasks and kind in ("STEP_SUCCESS", "STEP_FAILURE"):
             self.seconds[step] = time.perf_counter() - self._started[step]
             is_good = kind == "STEP_SUCCESS"
-            said = "" if is_good else "[red]failed[/red]"
+            said = "" if is_good else "failed"
             self._progress.update(self._tasks[step], total=1, completed=1, detail=said)
             if not console.is_terminal:
                 console.print(f"{step} {self.seconds[step]:.1f} s {said}")
@@ -94,8 +107,12 @@ class _StepProgress(logging.Handler):
 
 @contextmanager
 def _steps() -> Any:
-    columns = (SpinnerColumn(finished_text="+"), TextColumn("{task.description}"), TimeElapsedColumn())
-    detail = TextColumn("[dim]{task.fields[detail]}")
+    columns = (
+        SpinnerColumn(finished_text="+"),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+    )
+    detail = TextColumn("{task.fields[detail]}", style="dim", markup=False)
     with Progress(*columns, detail, console=console, disable=not console.is_terminal) as progress:
         yield _StepProgress(progress)
 
@@ -121,21 +138,66 @@ def run_job(defs: dg.Definitions, name: str, run_config: Mapping[str, Any] | Non
         job = defs.resolve_job_def(name).with_logger_defs({"terminal": terminal})
         config = {**(run_config or {}), "loggers": {"terminal": {}}}
         with dg.DagsterInstance.get() as instance:
-            result = job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
+            result = job.execute_in_process(
+                run_config=config,
+                instance=instance,
+                raise_on_error=False,
+                tags={PROCESS_TAG: _process_tag(psutil.Process())},
+            )
     if not result.success:
         raise JobFailedError(_cause(name, result))
     return _report(result, handler.seconds)
 
 
+def close_dead_runs(instance: dg.DagsterInstance) -> int:
+    """Reports runs whose process was killed as failed: they would hold the warehouse's pool for ever."""
+    unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    dead = [run for run in instance.get_runs(filters=unfinished) if not _is_alive(run.tags.get(PROCESS_TAG))]
+    for run in dead:
+        instance.report_run_failed(run, "the process of this run is gone; start it again")
+    return len(dead)
+
+
+def _process_tag(process: psutil.Process) -> str:
+    return f"{process.pid}:{process.create_time():.2f}"
+
+
+def _is_alive(tag: str | None) -> bool:
+    """A run that was not started from here is its launcher's to watch."""
+    if tag is None:
+        return True
+    try:
+        return _process_tag(psutil.Process(int(tag.split(":")[0]))) == tag
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _cause(name: str, result: dg.ExecuteInProcessResult) -> str:
     for event in result.all_events:
         if event.is_step_failure:
-            error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            message = error.message.strip() if error is not None else "unknown cause"
+            message = _message(event.step_failure_data.error)
             return "\n".join([f"job {name}: step {event.step_key} failed: {message}", *_failures(result)])
     return f"job {name} failed; its events are in the Dagster instance, run {result.run_id}"
+
+
+def _message(error: Any) -> str:
+    """The platform's own words where it raised on purpose, else those of the cause at the root."""
+    message = "unknown cause"
+    while error is not None:
+        message = error.message.strip()
+        if error.cls_name in _own_errors():
+            return str(message.split(": ", 1)[-1])
+        error = error.cause
+    return message
+
+
+def _own_errors() -> set[str]:
+    waiting, names = [FraudPlatformError], set()
+    while waiting:
+        kind = waiting.pop()
+        names.add(kind.__name__)
+        waiting += kind.__subclasses__()
+    return names
 
 
 def _failures(result: dg.ExecuteInProcessResult) -> Iterator[str]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Mapping
-from typing import Any
+from glob import glob
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from fraud_platform.cli.instance import JobReport, console, prepare_environment, run_job
-from fraud_platform.errors import GateError
+from fraud_platform.errors import GateError, SourceError
 from fraud_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from fraud_platform.defs.platform import Platform
 
 SHOWN_CHECKS = ("raw_transactions", "raw_labels", "parity", "training_set", "gate")
 COUNTS = ("rows_in", "canonical", "duplicates", "quarantined", "dagster/row_count")
@@ -37,7 +41,10 @@ def approve(settings: Settings, version: str, by: str, reason: str) -> str:
 
     platform = Platform(settings)
     log = settings.reports / "approvals.jsonl"
+    before = platform.registry.champion()
     approval = platform.registry.approve(version, by, reason, platform.now_ms(), log)
+    if before is not None and before.approval == approval:
+        return f"version {approval.version} was approved before, by {approval.by}; nothing is recorded again"
     return f"version {approval.version} is approved by {approval.by}: {approval.reason}"
 
 
@@ -50,7 +57,12 @@ def package(settings: Settings) -> JobReport:
 
 def run_loop(settings: Settings, as_of: str, approve_by: str, reason: str) -> dict[str, JobReport]:
     """Learns, and where a name is given approves what passed its gate and packages it."""
+    from fraud_platform.defs.as_of import parse_as_of
+    from fraud_platform.defs.platform import Platform
+
     started = time.perf_counter()
+    parse_as_of(as_of)
+    require_source(Platform(settings))
     reports = {"learning": learn(settings, as_of)}
     show_learning(reports["learning"])
     if approve_by:
@@ -58,13 +70,21 @@ def run_loop(settings: Settings, as_of: str, approve_by: str, reason: str) -> di
         try:
             console.print(approve(settings, version, approve_by, reason))
         except GateError as error:
-            console.print(f"[yellow]not approved:[/yellow] {error}")
+            console.print(f"not approved: {error}")
         else:
             reports["packaging"] = package(settings)
             show_packaging(reports["packaging"])
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     console.print(f"{time.perf_counter() - started:.0f} s, peak memory {peak / 1024**2:.2f} GiB")
     return reports
+
+
+def require_source(platform: Platform) -> None:
+    """Raises SourceError where the source is not there, before anything else is done."""
+    if not platform.is_simulated and not glob(str(platform.source)):
+        raise SourceError(
+            f"source {platform.source}: there is no such folder, file or glob; give --source PATH"
+        )
 
 
 def show_learning(report: JobReport) -> None:
@@ -77,7 +97,7 @@ def show_learning(report: JobReport) -> None:
     checks = Table("check", "passed", "detail")
     for name, (passed, found) in report.checks.items():
         if name.rsplit(":", 1)[-1] in SHOWN_CHECKS or not passed:
-            checks.add_row(name, "yes" if passed else "[red]no[/red]", _detail(found))
+            checks.add_row(name, "yes" if passed else "no", _detail(found))
     console.print(checks)
     console.print(report.assets["evaluate/evaluation"]["summary"])
     version = report.assets["register/model_version"]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import dagster as dg
 
 from fraud_platform.defs.ingest import STREAMS
+from fraud_platform.defs.monitor import DRIFT_TAG
 from fraud_platform.defs.platform import Platform
 
 NIGHTLY = "0 2 * * *"
@@ -129,4 +130,4 @@ def drift(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.Sk
     elif not found["retrain"].value:
         yield dg.SkipReason(str(found["reasons"].value))
     else:
-        yield dg.RunRequest(run_key=str(found["signal_id"].value), tags={"reason": "drift"})
+        yield dg.RunRequest(run_key=str(found["signal_id"].value), tags=DRIFT_TAG)

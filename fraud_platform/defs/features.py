@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
 
 from fraud_platform.adapters.dbt import dbt_vars, project_digest, target_path
+from fraud_platform.adapters.duckdb_timeline import end_of_timeline
 from fraud_platform.adapters.lmdb import FORMAT as STORE_FORMAT
 from fraud_platform.adapters.lmdb_load import load_store, replay_parity
 from fraud_platform.defs.as_of import AsOf
 from fraud_platform.defs.ingest import POOL
 from fraud_platform.defs.platform import Platform
+from fraud_platform.errors import SettingsError
+from fraud_platform.schema import MILLISECONDS_PER_DAY
 
 GROUPS = {"staging": "features", "features": "features", "training": "labels"}
 PARITY_EVENTS = 100_000
@@ -59,6 +63,7 @@ def build_dbt(manifest: Path) -> list[dg.AssetsDefinition]:
         platform: dg.ResourceParam[Platform],
         config: AsOf,
     ) -> Iterator[Any]:
+        _require_known(platform, config)
         yield from _build(context, dbt, platform, config.ms)
 
     return [features, training]
@@ -84,6 +89,18 @@ def _build(
     for event in list(invocation.stream()):
         yield _counted(event, platform)
     warehouse.note_build(step, inputs)
+
+
+def _require_known(platform: Platform, config: AsOf) -> None:
+    """After the data's last day nobody could have reported on transactions, and none would be immature."""
+    with platform.warehouse.connect(read_only=True) as connection:
+        end = -(-end_of_timeline(connection) // MILLISECONDS_PER_DAY) * MILLISECONDS_PER_DAY
+    if config.ms is not None and config.ms > end:
+        known = datetime.fromtimestamp(end / 1000, UTC).isoformat(timespec="seconds")
+        raise SettingsError(
+            f"as_of {config.as_of} lies after the last day of the data, which ends {known}: what comes later is not known; "
+            "take that moment or an earlier one, or leave as_of out"
+        )
 
 
 def _read_by(step: str) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ from fraud_platform.schema import MILLISECONDS_PER_DAY
 
 RECENT_DECISIONS = 50_000
 COOL_DOWN_DAYS = 1
+DRIFT_TAG = {"reason": "drift"}
+"""Tags of a run that the drift sensor asked for."""
 OWNERS = ["team:fraud-ml"]
 
 
@@ -117,7 +119,7 @@ def signal(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
     raised = retrain_signal(
         _drift(platform),
         _performance(platform),
-        last_trained_at=_last_trained_ms(context),
+        last_trained_at=_last_drift_run_ms(context),
         now=platform.now_ms(),
         cool_down=COOL_DOWN_DAYS * MILLISECONDS_PER_DAY,
         promised_average_precision=promised if isinstance(promised, float) else None,
@@ -172,6 +174,7 @@ def _deciding_bundle(platform: Platform) -> Bundle | None:
     return None if frame.empty else _bundle(platform, str(frame["bundle_id"].iloc[0]))
 
 
-def _last_trained_ms(context: dg.AssetExecutionContext) -> int:
-    event = context.instance.get_latest_materialization_event(dg.AssetKey(["train", "candidate"]))
-    return int(event.timestamp * 1000) if event else 0
+def _last_drift_run_ms(context: dg.AssetExecutionContext) -> int:
+    """When drift last started a training. Nightly ones do not count: they would always be too recent."""
+    found = context.instance.get_run_records(dg.RunsFilter(tags=DRIFT_TAG), limit=1)
+    return int(found[0].create_timestamp.timestamp() * 1000) if found else 0
