@@ -63,12 +63,18 @@ class RunningService:
 def start_service(bento_path: Path, port: int, state_dir: Path, *, timeout_s: float = 90.0) -> RunningService:
     """Serve a Bento on loopback and wait until it is ready.
 
-    ServiceError with the end of its log when it ended, or was not ready in time; it is stopped then.
+    ServiceError for a port that is taken, and, with the end of its log, when it ended or was not ready in
+    time; it is stopped then. The log of an earlier run stays: state_dir/service.log grows.
     """
+    if _is_taken(port):
+        raise ServiceError(
+            f"port {port}: something listens on {HOST}:{port} already; stop it, or give another port"
+        )
     state_dir.mkdir(parents=True, exist_ok=True)
     log = state_dir / "service.log"
     command = [sys.executable, "-m", "bentoml", "serve", str(bento_path.resolve())]
-    with log.open("wb") as output:
+    with log.open("ab") as output:
+        log_start = output.tell()
         process = subprocess.Popen(
             [*command, "--host", HOST, "--port", str(port)],
             cwd=state_dir,
@@ -81,7 +87,7 @@ def start_service(bento_path: Path, port: int, state_dir: Path, *, timeout_s: fl
     service = RunningService(f"http://{HOST}:{port}", log, process)
     is_started = False
     try:
-        _await(service, bento_path, timeout_s)
+        _await(service, bento_path, timeout_s, log_start)
         is_started = True
     finally:
         if not is_started:
@@ -89,13 +95,31 @@ def start_service(bento_path: Path, port: int, state_dir: Path, *, timeout_s: fl
     return service
 
 
-def _await(service: RunningService, bento_path: Path, timeout_s: float) -> None:
+def _await(service: RunningService, bento_path: Path, timeout_s: float, log_start: int) -> None:
+    """Ready is what answers as ready while the process lives: another server may have come to the port."""
     deadline = time.monotonic() + timeout_s
-    while not _is_ready(service.url):
-        if service.process.poll() is not None or time.monotonic() > deadline:
-            tail = "\n".join(service.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
-            raise ServiceError(f"the service of {bento_path} was not ready in {timeout_s:.0f} s:\n{tail}")
+    while True:
+        is_ready = _is_ready(service.url)
+        is_alive = service.process.poll() is None
+        if is_ready and is_alive:
+            return
+        if not is_alive or time.monotonic() > deadline:
+            what = f"not ready in {timeout_s:.0f} s" if is_alive else "not ready: it ended"
+            tail = _tail(service.log, log_start)
+            raise ServiceError(f"the service of {bento_path} was {what}:\n{tail}")
         time.sleep(POLL_SECONDS)
+
+
+def _tail(log: Path, start: int) -> str:
+    """The last lines that were written after byte `start`."""
+    written = log.read_bytes()[start:].decode(errors="replace")
+    return "\n".join(written.splitlines()[-LOG_TAIL_LINES:])
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        return probe.connect_ex((HOST, port)) == 0
 
 
 def free_port() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -164,6 +165,33 @@ def test_it_stops_what_it_started_and_starts_again_with_its_state(
 def test_a_service_that_cannot_start_says_why(home: Path) -> None:
     with pytest.raises(ServiceError, match="not ready"):
         start_service(home / "no-such-bento", free_port(), home / "nothing", timeout_s=20)
+
+
+def test_a_taken_port_is_refused_and_the_log_of_its_service_stays(home: Path) -> None:
+    state = home / "taken"
+    state.mkdir()
+    (state / "service.log").write_text("what the first wrote\n")
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(ServiceError, match=f"port {port}: something listens.*give another port"):
+            start_service(home / "no-such-bento", port, state)
+    with pytest.raises(ServiceError, match="not ready: it ended") as ended:
+        start_service(home / "no-such-bento", port, state)
+    assert "what the first wrote" not in str(ended.value)
+    assert (state / "service.log").read_text().startswith("what the first wrote\n")
+
+
+def test_an_answer_of_another_server_is_not_the_services(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fraud_platform.adapters.bento_server._is_ready", _slowly_ready)
+    with pytest.raises(ServiceError, match="it ended"):
+        start_service(home / "no-such-bento", free_port(), home / "other")
+
+
+def _slowly_ready(url: str) -> bool:
+    """Another server's answer, after the process that was started has ended."""
+    children = psutil.Process().children()
+    psutil.wait_procs([child for child in children if "bentoml" in child.cmdline()], timeout=30)
+    return True
 
 
 def test_a_damaged_bundle_makes_no_bento(home: Path, tiny_parts: BundleParts) -> None:
