@@ -132,6 +132,8 @@ def test_the_earliest_time_is_that_of_ingest() -> None:
         ({"source": ""}, "source"),
         ({"transaction_id": CARD}, "transaction_id"),
         ({"known_at": NOW_MS * 2}, "known_at"),
+        ({"known_at": NOW_MS // 1000}, "known_at"),
+        ({"known_at": EARLIEST_TIME_MS - 1}, "known_at"),
     ],
 )
 def test_a_wrong_label_is_refused(change: dict[str, Any], field: str) -> None:
