@@ -27,6 +27,8 @@ from fraud_platform.ingest import IngestReport, Mapping
 
 BUILDS = "builds.steps"
 
+_MISSING_TABLE = re.compile(r'Table with name "?([^"\s]+)"? does not exist')
+
 Parameters = Sequence[Any] | AnyMapping[str, Any] | None
 
 
@@ -45,21 +47,41 @@ class Warehouse:
     def connect(self, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection in UTC, closed at the end; what was not committed by then is rolled back.
 
-        read_only: raises SourceError where there is no warehouse yet.
+        Raises SourceError while another process writes to the warehouse (or, for a writing connection,
+        reads it), and with read_only where there is no warehouse yet: reading creates none.
         """
         if read_only and not self.path.is_file():
             raise SourceError(f"there is no warehouse at {self.path}: run ingest first")
         if not read_only:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         config: dict[str, Any] = {"memory_limit": self.memory_limit, "threads": self.threads}
-        with duckdb.connect(str(self.path), read_only=read_only, config=config) as connection:
+        with self._open(read_only, config) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             yield connection
 
+    def _open(self, read_only: bool, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+        try:
+            return duckdb.connect(str(self.path), read_only=read_only, config=config)
+        except duckdb.IOException as error:
+            if "Could not set lock" not in str(error):
+                raise
+            raise SourceError(
+                f"another run is using the warehouse {self.path}: wait for it to end, then try again"
+            ) from error
+
     def frame(self, sql: str, parameters: Parameters = None) -> pd.DataFrame:
-        """The answer of a query as a DataFrame."""
+        """The answer of a query as a DataFrame; SourceError for a table that is not there yet."""
         with self.connect(read_only=True) as connection:
-            return connection.execute(sql, parameters).df()
+            try:
+                return connection.execute(sql, parameters).df()
+            except duckdb.CatalogException as error:
+                missing = _MISSING_TABLE.search(str(error))
+                if not missing:
+                    raise
+                raise SourceError(
+                    f"{_table_name(sql, missing.group(1))} is not there yet in {self.path}: "
+                    "run ingest first, or materialize the asset that writes it"
+                ) from error
 
     def exists(self, table: str) -> bool:
         """Whether `schema.table` is there (a table or a view)."""
@@ -135,6 +157,12 @@ class Warehouse:
             report = run_ingest(connection, mapping, transactions, labels, now_ms, days)
             connection.commit()
         return report
+
+
+def _table_name(sql: str, name: str) -> str:
+    """The table as the query writes it, with its schema."""
+    written = re.search(rf'\w+"?\."?{re.escape(name)}\b', sql)
+    return "table " + (written.group() if written else name).replace('"', "")
 
 
 def _parts(table: str) -> tuple[str, str]:

@@ -1,6 +1,8 @@
 """ingest on DuckDB: what is taken, what is refused and why, and that the counts always add up."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import date
@@ -626,3 +628,42 @@ def test_warehouse_helpers(tmp_path: Path) -> None:
         connection.begin()
         connection.execute("DELETE FROM monitor.decisions")
     assert warehouse.count("monitor.decisions") == 1, "what is not committed is rolled back"
+
+
+HOLD = """
+import sys, duckdb
+with duckdb.connect(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_warehouse_that_another_process_holds_is_named(shop: Shop, read_only: bool) -> None:
+    shop.ingest(good())
+    command = [sys.executable, "-c", HOLD, str(shop.warehouse.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(SourceError, match=r"another run is using the warehouse .*wait for it") as held,
+            shop.warehouse.connect(read_only=read_only),
+        ):
+            pass
+        holder.communicate()
+    assert isinstance(held.value.__cause__, duckdb.IOException)
+    assert shop.warehouse.count("ingest.transactions") == 1
+
+
+def test_a_table_that_is_not_there_yet_is_named(shop: Shop) -> None:
+    with pytest.raises(SourceError, match="no warehouse"):
+        shop.warehouse.frame("SELECT 1")
+    assert not shop.warehouse.path.parent.exists(), "reading creates nothing"
+    shop.warehouse.write_table("other.table", pd.DataFrame({"n": [1]}))
+    for table in ("training.training_set", '"training"."training_set"', "other.training_set"):
+        name = table.replace('"', "")
+        with pytest.raises(SourceError, match=rf"^table {name} is not there yet") as missing:
+            shop.warehouse.frame(f"SELECT * FROM {table} WHERE true")
+        assert isinstance(missing.value.__cause__, duckdb.CatalogException)
+    with pytest.raises(duckdb.CatalogException, match="no_such_function"):
+        shop.warehouse.frame("SELECT no_such_function(1)")
