@@ -113,7 +113,7 @@ def _open_source(connection: Connection, source: Source, relation: str) -> None:
         connection.execute(f"CREATE TEMP {kind} {relation} AS {relation_sql(source)}")
     except duckdb.Error as error:
         raise SourceError(f"the files of {source.stream} cannot be read together: {error}") from error
-    collect_malformed(connection, source)
+    collect_malformed(connection, source, relation)
 
 
 def _types(connection: Connection, mapping: Mapping, source: Source, relation: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from fraud_platform.adapters.duckdb_sources import Source
+from fraud_platform.adapters.duckdb_sources import Source, SourceFile, blank_lines
 from fraud_platform.errors import SourceError
 from fraud_platform.ingest import CARD_NUMBER, CONFLICT, FILE, MALFORMED, ROW, UNKNOWN_TRANSACTION, StreamPlan
 from fraud_platform.ingest.sql import identifier, literal, without_card_numbers
@@ -71,28 +71,56 @@ def create_quarantine(connection: Connection) -> None:
     connection.execute(f"CREATE TABLE IF NOT EXISTS {QUARANTINE} ({_COLUMNS})")
 
 
-def collect_malformed(connection: Connection, source: Source) -> None:
-    """Move the CSV lines that fit no header into malformed_<stream> (file, line, text).
+def collect_malformed(connection: Connection, source: Source, relation: str) -> None:
+    """Move the CSV lines that fit no header into malformed_<stream> (file, row, text).
 
+    They count as rows of their file, from 1: the relation's rows after them are numbered anew.
     Raises SourceError for a quote that is never closed: it swallows all lines after it.
     """
     table = f"malformed_{source.stream}"
-    connection.execute(f'CREATE TEMP TABLE {table} (file VARCHAR, line BIGINT, "text" VARCHAR)')
+    connection.execute(f'CREATE TEMP TABLE {table} (file VARCHAR, row BIGINT, "text" VARCHAR)')
     if not source.of("csv"):
         return
     names = ", ".join(f"({literal(str(file.path))}, {literal(file.name)})" for file in source.of("csv"))
     rejects = "reject_errors JOIN reject_scans USING (scan_id, file_id)"
-    unclosed = "error_type = 'UNQUOTED VALUE' AND contains(csv_line, e'\\n')"
+    unclosed = "error_type = 'UNQUOTED VALUE' AND contains(ltrim(csv_line, e'\\r\\n'), e'\\n')"
     query = f"SELECT file_path, line FROM {rejects} WHERE {unclosed}"
     if swallowed := connection.execute(query).fetchone():
         raise SourceError(
             f"{swallowed[0]}: line {swallowed[1]} opens a quote and never closes it: correct it"
         )
     connection.execute(
-        f"INSERT INTO {table} SELECT n.name, line, any_value(csv_line) FROM {rejects} "
-        f"JOIN (VALUES {names}) n(path, name) ON n.path = file_path GROUP BY ALL"
+        f"INSERT INTO {table} SELECT n.name, line - 1, ltrim(any_value(csv_line), e'\\r\\n') FROM {rejects} "
+        f"JOIN (VALUES {names}) n(path, name) ON n.path = file_path GROUP BY n.name, line"
     )
     connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
+    affected_files = {row[0] for row in connection.execute(f"SELECT DISTINCT file FROM {table}").fetchall()}
+    for file in source.of("csv"):
+        if file.name in affected_files:
+            _leave_out_blank_lines(connection, table, file)
+    if affected_files:
+        _number_anew(connection, table, relation)
+
+
+def _leave_out_blank_lines(connection: Connection, table: str, file: SourceFile) -> None:
+    """DuckDB counts the blank lines before a malformed one, but makes no rows of them."""
+    if blank := blank_lines(file):
+        query = f"UPDATE {table} SET row = row - len(list_filter($1, lambda b: b <= row)) WHERE file = $2"
+        connection.execute(query, [blank, file.name])
+
+
+def _number_anew(connection: Connection, table: str, relation: str) -> None:
+    """Raise the number of each row by the malformed lines before it, of which `good` rows stand ahead."""
+    nth = "row_number() OVER (PARTITION BY file ORDER BY row)"
+    shifts = (
+        f"SELECT file, good, max(nth) AS shift FROM (SELECT file, row - {nth} AS good, {nth} AS nth "
+        f"FROM {table}) GROUP BY file, good"
+    )
+    connection.execute(
+        f"UPDATE {relation} AS u SET {ROW} = u.{ROW} + moved.shift FROM (SELECT r.rowid AS place, m.shift "
+        f"FROM {relation} r ASOF JOIN ({shifts}) m ON r.{FILE} = m.file AND r.{ROW} > m.good) AS moved "
+        "WHERE u.rowid = moved.place"
+    )
 
 
 def release_good_rows(connection: Connection, stream: str, settled: str, relation: str) -> int:
@@ -181,7 +209,7 @@ rows_refused AS (
     JOIN reasons ON place = CASE verdict WHEN 'conflict' THEN -1 ELSE __rule END
     WHERE verdict IN ('refused', 'conflict')
     UNION ALL
-    SELECT file, line, NULL, {literal(MALFORMED.name)}, {literal(MALFORMED.message)},
+    SELECT file, row, NULL, {literal(MALFORMED.name)}, {literal(MALFORMED.message)},
         {without_card_numbers('CAST(to_json(struct_pack(line := "text")) AS VARCHAR)')}, NULL, NULL, NULL
     FROM malformed_{plan.stream}
 ),

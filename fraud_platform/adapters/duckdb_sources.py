@@ -22,6 +22,8 @@ from fraud_platform.ingest.sql import identifier, literal
 
 Format = Literal["parquet", "csv"]
 _FORMATS: dict[str, Format] = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".csv.gz": "csv"}
+FIELD_SIZE_MAX = 2**31 - 1
+"""Characters: the most that the csv module can be told, so that no line stops the count."""
 _DELIMITERS = (",", ";", "\t", "|")
 
 
@@ -169,7 +171,10 @@ def _columns_of(connection: duckdb.DuckDBPyConnection, expression: str) -> list[
 
 
 def relation_sql(source: Source) -> str:
-    """A query that gives every source row, with __source_file and __source_row (1 = the first data row)."""
+    """A query that gives every source row, with __source_file and __source_row (1 = the first data row).
+
+    Malformed CSV lines are not counted yet: DuckDB knows of them only when the files have been read.
+    """
     parts = []
     if parquet := source.of("parquet"):
         parts.append(_parquet_sql(parquet))
@@ -185,6 +190,16 @@ def _parquet_sql(files: tuple[SourceFile, ...]) -> str:
         f"file_row_number + 1 AS {ROW} FROM read_parquet([{paths}], union_by_name = true, "
         "filename = '__path', file_row_number = true, hive_partitioning = false)"
     )
+
+
+def blank_lines(file: SourceFile) -> list[int]:
+    """Where a CSV file has blank lines, which give no row: data lines from 1, one of many lines is one."""
+    if len(file.columns) == 1:
+        return []  # there a blank line is a row: a missing value
+    opener = gzip.open if file.path.suffix == ".gz" else open
+    with opener(file.path, "rt", encoding="utf-8", errors="replace", newline="") as lines:
+        csv.field_size_limit(FIELD_SIZE_MAX)
+        return [n for n, row in enumerate(csv.reader(lines, delimiter=file.delimiter)) if not row]
 
 
 def _csv_sql(file: SourceFile) -> str:

@@ -490,6 +490,31 @@ def test_lines_that_fit_no_header_are_quarantined(shop: Shop) -> None:
     assert [json.loads(row["raw"])["line"][:2] for row in shop.rows("quarantine")] == ["t2", "t3", "t4"]
 
 
+def test_malformed_lines_count_as_rows(shop: Shop) -> None:
+    """Not the header, nor a blank line; a row of several lines is one. A file without any is as it was."""
+    path = shop.write("tx1.csv", [good(id="t1")])
+    header, row = path.read_text().splitlines()
+
+    def line(name: str, **changes: str) -> str:
+        return ",".join((good(id=name) | changes).values())
+
+    lines = [header, row, "m2", "m3", "", line("r4", amount="x"), "", line("r5", kind='"two\n\nlines"')]
+    lines += ["m6", line("r7", amount="x"), line("r8"), '"m"9,', line("r10", amount="x"), "", '"m"11,', "m12"]
+    path.write_text("\n".join(lines) + "\n")
+    shop.write("tx2.csv", [good(id="u1"), good(id="u2", amount="x")])
+    report = shop.ingest()
+    assert (report.transactions.rows_in, report.transactions.canonical) == (14, 4)
+    found = {(row["source_file"], row["source_row"], row["rule"]) for row in shop.rows("quarantine")}
+    malformed, refused = (2, 3, 6, 9, 11, 12), (4, 7, 10)
+    assert found == {
+        *(("tx1.csv", n, "malformed_line") for n in malformed),
+        *(("tx1.csv", n, "unreadable_amount") for n in refused),
+        ("tx2.csv", 2, "unreadable_amount"),
+    }
+    raws = [json.loads(row["raw"]) for row in shop.rows("quarantine") if row["rule"] == "malformed_line"]
+    assert [raw["line"] for raw in raws] == ["m2", "m3", "m6", '"m"9,', '"m"11,', "m12"]
+
+
 def spoil_quote(path: Path) -> None:
     path.write_text(path.read_text() + '"t2,2024-01-01\nt3,2024-01-01\n')
 
