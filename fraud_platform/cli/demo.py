@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -15,9 +14,10 @@ from rich.progress import track
 from rich.table import Table
 
 from fraud_platform.adapters.bento_server import RunningService, free_port, start_service
-from fraud_platform.adapters.lmdb import LmdbStore
+from fraud_platform.adapters.service_state import refresh_state
 from fraud_platform.cli.instance import console, prepare_environment, run_job
 from fraud_platform.cli.loop import approve, learn, package, show_learning, show_packaging
+from fraud_platform.defs.features import STORE_STEP
 from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import StoreError
 from fraud_platform.settings import Settings
@@ -53,15 +53,13 @@ def demo(settings: Settings, transactions: int = 0, live: int = LIVE_TRANSACTION
 
 
 def prepare_state(settings: Settings) -> None:
-    """Gives the service a store of its own: the warehouse's where it has none of this contract."""
-    platform, store = Platform(settings), settings.service_state / "store"
-    if store.exists():
-        try:
-            with LmdbStore.open(store, platform.contract):
-                return
-        except StoreError:
-            shutil.rmtree(store)
-    shutil.copytree(settings.store, store)
+    """Gives the service a store of its own that knows the warehouse and everything it decided since."""
+    platform = Platform(settings)
+    source = platform.warehouse.built_from(STORE_STEP)
+    if source is None:
+        raise StoreError("no online store was built yet: fraud-platform run first")
+    with console.status("preparing the service's store"):
+        refresh_state(settings.service_state, settings.store, source, platform.contract)
 
 
 def show_monitoring(settings: Settings) -> None:

@@ -98,8 +98,8 @@ def _require_known(platform: Platform, config: AsOf) -> None:
     if config.ms is not None and config.ms > end:
         known = datetime.fromtimestamp(end / 1000, UTC).isoformat(timespec="seconds")
         raise SettingsError(
-            f"as_of {config.as_of} lies after the last day of the data, which ends {known}: what comes later is not known; "
-            "take that moment or an earlier one, or leave as_of out"
+            f"as_of {config.as_of} lies after the last day of the data, which ends {known}: what comes "
+            "later is not known; take that moment or an earlier one, or leave as_of out"
         )
 
 
