@@ -138,6 +138,9 @@ def _show_decisions(decided: list[tuple[dict[str, Any], dict[str, Any], float]])
         f"{len(decided)} live transactions decided: {counted}; "
         f"median {took[len(took) // 2]:.2f} ms, p99 {took[int(len(took) * 0.99)]:.2f} ms over HTTP"
     )
+    repeats = sum(bool(decision.get("is_repeat")) for _, decision, _ in decided)
+    if repeats:
+        console.print(f"{repeats} of them had been decided before: they got the recorded answer again")
     console.print("one decision, as answered:")
     console.print_json(msgspec.json.encode((adverse or decided)[0][1]).decode())
 

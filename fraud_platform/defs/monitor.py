@@ -14,6 +14,7 @@ from fraud_platform.adapters.duckdb_monitor import (
 )
 from fraud_platform.defs.ingest import POOL
 from fraud_platform.defs.platform import Platform
+from fraud_platform.errors import SourceError
 from fraud_platform.monitor import DriftReport, Performance, delayed_performance, drift, retrain_signal
 from fraud_platform.package import Bundle
 from fraud_platform.schema import MILLISECONDS_PER_DAY
@@ -36,6 +37,8 @@ OWNERS = ["team:fraud-ml"]
 def decisions(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
     """Every recorded decision with its vector, and the labels that were posted to the service."""
     state = platform.settings.service_state
+    if not platform.warehouse.exists("ingest.transactions"):
+        raise SourceError(f"no transactions in {platform.warehouse.path}: fraud-platform run first")
     loaded = load_decisions(
         platform.warehouse, state / "decisions", lambda digest: _bundle(platform, digest).contract
     )
