@@ -47,6 +47,7 @@ ASSETS = {
     "staging/stg_fraud_reports",
     *(f"features/{model}_features" for model in MODELS),
     "features/online_store",
+    "features/parity",
     "training/labels",
     "training/training_set",
     "train/candidate",
@@ -64,7 +65,7 @@ CHECKS = {
     "ingest/labels:raw_labels",
     "training/training_set:training_set",
     "monitor/decisions:scored_log",
-    "features/transaction_features:parity",
+    "features/parity:parity",
     "register/model_version:gate",
     "training/labels:accepted_values_labels_status__fraud__legitimate__immature",
     "training/labels:not_null_labels_transaction_id",
@@ -247,9 +248,14 @@ def test_what_failed_a_blocking_check_goes_no_further(events: Events, check: str
     assert held <= events.requested()
 
 
+@pytest.mark.parametrize("name", ["training/training_set", "package/bundle"])
+def test_what_teaches_and_what_is_released_waits_for_parity(graph, name: str) -> None:
+    assert dg.AssetKey(["features", "parity"]) in graph.get(dg.AssetKey(name.split("/"))).parent_keys
+
+
 def test_features_that_failed_parity_do_not_become_a_training_set(events: Events) -> None:
-    events.materialized("features/transaction_features")
-    events.checked("features/transaction_features:parity", False)
+    events.materialized("features/parity")
+    events.checked("features/parity:parity", False)
     assert "training/training_set" not in events.requested()
-    events.checked("features/transaction_features:parity", True)
+    events.checked("features/parity:parity", True)
     assert "training/training_set" in events.requested()

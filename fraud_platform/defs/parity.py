@@ -1,0 +1,73 @@
+"""The proof that served features equal built ones: without it nothing teaches and nothing is released."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from fraud_platform.adapters.parity_replay import prove, proves_present, read_proof, write_proof
+from fraud_platform.defs.ingest import POOL
+from fraud_platform.defs.platform import Platform
+from fraud_platform.features.contract import FeatureContract
+from fraud_platform.features.proof import ParityProof
+
+PARITY = dg.AssetKey(["features", "parity"])
+
+
+@dg.asset(
+    key=PARITY,
+    deps=[["features", "transaction_features"]],
+    group_name="features",
+    kinds={"lmdb", "dbt"},
+    owners=["team:fraud-ml"],
+    pool=POOL,
+    check_specs=[
+        dg.AssetCheckSpec(
+            "parity",
+            asset=PARITY,
+            blocking=True,
+            description="Every value that is served equals the built one as bits: 0 mismatches or no release",
+        )
+    ],
+)
+def parity(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+) -> Iterator[dg.MaterializeResult]:
+    """The whole timeline replayed through the online store, each value compared with dbt's as bits.
+
+    The proof is kept for the contract; it is made anew where rows, contract or the store's code have changed.
+    """
+    warehouse, contract = platform.warehouse, platform.contract
+    proof = read_proof(platform.settings, contract.hash)
+    is_unchanged = proves_present(proof, warehouse, contract)
+    if proof is None or not is_unchanged:
+        proof = prove(warehouse, contract, platform.now_ms(), progress=context.log.info)
+        write_proof(platform.settings, proof)
+    found = _metadata(proof, contract)
+    yield dg.MaterializeResult(
+        metadata=found | {"unchanged": is_unchanged},
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="parity",
+                passed=proof.is_exact,
+                description=str(proof),
+                metadata=found,
+            )
+        ],
+    )
+
+
+def _metadata(proof: ParityProof, contract: FeatureContract) -> dict[str, Any]:
+    compared = proof.transactions
+    lines = [f"| {name} | {compared:,} | {proof.mismatches.get(name, 0):,} |" for name in contract.names]
+    by_feature = "\n".join(["| feature | values | mismatches |", "|---|---:|---:|", *lines])
+    return {
+        "transactions": proof.transactions,
+        "labels": proof.labels,
+        "values": proof.values,
+        "mismatches": proof.wrong_values,
+        "by_feature": dg.MetadataValue.md(by_feature),
+        "examples": list(proof.examples),
+        "contract": proof.contract,
+        "proven_at": dg.MetadataValue.timestamp(proof.at_ms / 1000),
+    }
