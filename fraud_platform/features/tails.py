@@ -1,6 +1,6 @@
 """What windows that are only about right get wrong: their start is rounded down to a multiple of a tail.
 
-Systems that keep totals by buckets of five minutes or a day answer with such windows: they span w to w + tail.
+Systems that keep totals by buckets of five minutes or a day answer with windows that span w to w + tail.
 Belongs here: which values a tail touches, and how many it changes. Does not belong here: building them (dbt).
 """
 
