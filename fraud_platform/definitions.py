@@ -44,6 +44,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
                 parity.parity,
                 train.candidate,
                 evaluate.evaluation,
+                parity.tails,
                 register.model_version,
                 package.bundle,
                 package.bento,

@@ -10,8 +10,9 @@ from fraud_platform.defs.latest import latest_text
 from fraud_platform.defs.parity import PARITY
 from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import GateError
-from fraud_platform.features.proof import require_proof
+from fraud_platform.features.proof import ParityProof, require_proof
 from fraud_platform.package import BundleParts, load_reasons_text
+from fraud_platform.train import Candidate
 
 
 @dg.asset(
@@ -33,12 +34,7 @@ def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
             "no version is approved: fraud-platform approve VERSION --by NAME --reason TEXT, then package"
         )
     model = platform.registry.candidate(champion.version)
-    proof = require_proof(
-        read_proof(platform.settings, model.contract_hash),
-        model.contract_hash,
-        store_code(),
-        platform.contract.hash,
-    )
+    proof = proof_of(platform, model)
     parts = BundleParts(
         model_text=model.model_text,
         calibrator=model.calibrator,
@@ -73,6 +69,12 @@ def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
             "unchanged": path.name in is_known,
         }
     )
+
+
+def proof_of(platform: Platform, model: Candidate) -> ParityProof:
+    """What proves that this code serves the model's contract exactly. GateError where nothing does."""
+    known = read_proof(platform.settings, model.contract_hash)
+    return require_proof(known, model.contract_hash, store_code(), platform.contract.hash)
 
 
 @dg.asset(
