@@ -10,6 +10,7 @@ FraudPlatformError
 |-- GateError          a promotion or an approval was refused
 |-- BundleError        a bundle is damaged or does not match its manifest
 |-- StoreError         the online feature store is missing, stale or of another contract
+|   `-- TooLateError   an event is older than what the store can still answer exactly
 |-- RequestError       a decision request is invalid; carries field, value and rule
 `-- DecisionLogError   the decision log is damaged
 
@@ -60,6 +61,10 @@ class StoreError(FraudPlatformError):
 
 
 class DecisionLogError(FraudPlatformError):
+    pass
+
+
+class TooLateError(StoreError):
     pass
 
 

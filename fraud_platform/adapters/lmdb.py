@@ -19,7 +19,7 @@ from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.engine import Engine, Observation
 from fraud_platform.schema import LabelEvent, Transaction
 
-FORMAT = b"2"
+FORMAT = b"3"
 MAP_BYTES = 1 << 38
 """Address space, not disk: the file grows with what is written."""
 
@@ -44,6 +44,7 @@ class LmdbStore:
             sync=is_synced,
             metasync=is_synced,
             readahead=False,
+            writemap=True,
         )
         self.tables = {name: self._env.open_db(name.encode()) for name in TABLES}
         self._claim()
@@ -102,7 +103,7 @@ class LmdbStore:
         self.close()
 
     def _session(self, transaction: lmdb.Transaction) -> LmdbSession:
-        return LmdbSession(transaction, self.tables, self.codecs)
+        return LmdbSession(transaction, self.tables, self.codecs, self.engine)
 
     def _claim(self) -> None:
         wanted = {"format": FORMAT, "contract": self.contract.hash.encode()}

@@ -19,16 +19,22 @@ from lmdb import Transaction as Writer
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.duckdb_timeline import BATCH_ROWS, end_of_timeline, read_timeline
 from fraud_platform.adapters.lmdb import LmdbStore
-from fraud_platform.adapters.lmdb_session import SeenRecord, encode, key_bytes, log_key, state_key, token
+from fraud_platform.adapters.lmdb_session import (
+    SeenRecord,
+    dated,
+    encode,
+    key_bytes,
+    log_key,
+    state_key,
+    token,
+)
 from fraud_platform.errors import StoreError
 from fraud_platform.features.contract import FeatureContract
+from fraud_platform.features.engine import LATENESS_MS
 from fraud_platform.features.parity import ParityReport, compare
-from fraud_platform.features.plan import EntityPlan, Entry
-from fraud_platform.features.state import NEVER
+from fraud_platform.features.plan import EntityPlan
+from fraud_platform.features.state import NEVER, Entry
 from fraud_platform.schema import LabelEvent, Transaction
-
-LATENESS_MS = 86_400_000
-"""How far behind the watermark an event may still arrive and find its whole window in the log."""
 
 Progress = Callable[[str], None]
 
@@ -201,6 +207,7 @@ def _load_states(
             first, lasts, places, last_report = row[width:]
             state = plan.empty()
             state.first, state.last = first, lasts[0]
+            state.waiting = None
             state.before_last = lasts[1] if len(lasts) > 1 else NEVER
             state.last_report = NEVER if last_report is None else last_report
             known = [(place["t"], place["a"], place["b"]) for place in places or ()]
@@ -278,7 +285,7 @@ def _load_seen(
     connection: duckdb.DuckDBPyConnection, store: LmdbStore, writer: Writer, watermark: int
 ) -> int:
     cursor = connection.execute(
-        "select t.transaction_id, t.card_id, t.merchant_id, t.customer_id, t.device_id, t.ip_id, "
+        "select t.transaction_id, t.event_time, t.card_id, t.merchant_id, t.customer_id, t.device_id, t.ip_id, "
         "case when r.known_at < ? then r.known_at end from ingest.transactions as t "
         "left join staging.stg_fraud_reports as r on t.transaction_id = r.transaction_id "
         "where t.event_time < ?",
@@ -286,8 +293,9 @@ def _load_seen(
     )
     loaded = 0
     while rows := cursor.fetchmany(BATCH_ROWS):
-        for transaction_id, card, merchant, customer, device, ip, reported_at in rows:
-            record = SeenRecord(None, (card, merchant, customer, device, ip), reported_at)
+        for transaction_id, event_time, card, merchant, customer, device, ip, reported_at in rows:
+            record = SeenRecord((card, merchant, customer, device, ip), event_time, reported_at)
             writer.put(token(transaction_id), encode(record), db=store.tables["seen"])
+            writer.put(dated(event_time, token(transaction_id)), b"", db=store.tables["known"])
         loaded += len(rows)
     return loaded

@@ -21,8 +21,9 @@ import pytest
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.duckdb_timeline import read_timeline
 from fraud_platform.adapters.lmdb import LmdbStore
-from fraud_platform.adapters.lmdb_load import LATENESS_MS, load_store, replay_parity
+from fraud_platform.adapters.lmdb_load import load_store, replay_parity
 from fraud_platform.features.contract import FeatureContract, load_contract
+from fraud_platform.features.engine import LATENESS_MS
 from fraud_platform.features.parity import compare
 from fraud_platform.ingest import Mapping
 from fraud_platform.labels import LabelRule
