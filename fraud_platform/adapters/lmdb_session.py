@@ -3,30 +3,34 @@
 Belongs here: keys, records and one write transaction. Does not belong here: opening a store (lmdb.py), what
 an event means (features/engine.py).
 
-Three tables: `meta`; `seen`, transaction -> vector and its keys; and `keys`, where all of one entity's key
-lies side by side, so that an event changes few pages: (plan, key), then 0 -> State; 1, column, value -> times
-in each window; 2 or 3 (the stream), moment, transaction -> entry of the log. Keys and values are tokenised by
-a 128-bit BLAKE2b digest, so that any length fits.
+Six tables. `keys`: all of one entity's key lies side by side, so that an event changes few pages:
+(plan, key), then 0 -> State; 1, column, value -> times in each window; 2 or 3 (the stream), moment,
+transaction -> entry of the log. `seen`: transaction -> its keys. `vectors` and `known`: event_time,
+transaction -> its vector, for as long as a repeat gets it, then nothing; both are cleaned up by time. `due`:
+moment, (plan, key) -> nothing, the keys to look after. `meta`: name -> text. Ids are tokenised by 128 bits of
+SHA-256, so that any length fits.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from hashlib import blake2b
+from hashlib import sha256
 from math import isnan, nan
 from typing import Any
 
 import lmdb
 import msgspec
 
-from fraud_platform.features.engine import Key, Seen
-from fraud_platform.features.plan import EntityPlan, Entry
-from fraud_platform.features.state import State
+from fraud_platform.features.engine import Engine, Key, Seen, Vector
+from fraud_platform.features.plan import EntityPlan
+from fraud_platform.features.state import NEVER, Entry, State
 from fraud_platform.schema import Transaction
 
-TABLES = ("meta", "keys", "seen")
+TABLES = ("meta", "keys", "seen", "vectors", "known", "due")
+FORGOTTEN_EACH = 2
+"""Expired vectors, transactions and idle keys that one event cleans up: more than it adds."""
 
 _TOKEN_BYTES = 16
 _NO_TOKEN = bytes(_TOKEN_BYTES)
@@ -34,28 +38,32 @@ _MOMENT = struct.Struct(">Q")
 
 
 class SeenRecord(msgspec.Struct, array_like=True):
-    """What is kept of a transaction: its vector, and its keys for labels that arrive later."""
+    """What is kept of a transaction for labels that arrive later: its keys and event_time."""
 
-    vector: tuple[float | str | None, ...] | None
     keys: tuple[str, str, str | None, str | None, str | None]
+    event_time: int
     reported_at: int | None = None
 
 
 encode = msgspec.msgpack.Encoder().encode
 _decode_state = msgspec.msgpack.Decoder(State).decode
 _decode_seen = msgspec.msgpack.Decoder(SeenRecord).decode
+_decode_vector = msgspec.msgpack.Decoder(Vector).decode
 
 
 @lru_cache(maxsize=1 << 14)
 def token(value: str) -> bytes:
     """128 bits that stand for a key or value of any length."""
-    return blake2b(value.encode(), digest_size=_TOKEN_BYTES).digest()
+    return sha256(value.encode()).digest()[:_TOKEN_BYTES]
 
 
 def key_bytes(plan: EntityPlan, key: Key) -> bytes:
     """The plan's number, then the key's token; columns are joined so that no two keys run together."""
-    joined = key[0] if len(key) == 1 else "".join(f"{len(part)}:{part}" for part in key)
-    return bytes((plan.number,)) + token(joined)
+    return bytes((plan.number,)) + token(joined(key))
+
+
+def joined(key: Key) -> str:
+    return key[0] if len(key) == 1 else "".join([f"{len(part.encode())}:{part}" for part in key])
 
 
 def state_key(prefix: bytes) -> bytes:
@@ -64,6 +72,11 @@ def state_key(prefix: bytes) -> bytes:
 
 def log_key(prefix: bytes, is_report: bool, moment: int, transaction: bytes) -> bytes:
     return prefix + (b"\x03" if is_report else b"\x02") + _MOMENT.pack(moment) + transaction
+
+
+def dated(moment: int, name: bytes) -> bytes:
+    """A key that sorts by moment."""
+    return _MOMENT.pack(moment) + name
 
 
 def seen_keys(transaction: Transaction) -> tuple[str, str, str | None, str | None, str | None]:
@@ -102,31 +115,25 @@ class EntryCodec:
         return Entry(moment, fields[0], place, values)
 
 
-class LmdbSession:
-    """One write transaction: everything that one event changes, or nothing of it."""
+class LmdbKeySession:
+    """One entity's key within a write transaction."""
 
-    def __init__(
-        self, transaction: lmdb.Transaction, tables: Mapping[str, Any], codecs: Mapping[int, EntryCodec]
-    ) -> None:
-        self._txn = transaction
-        self._keys = tables["keys"]
-        self._seen_table = tables["seen"]
-        self._codecs = codecs
-        self._cursor = transaction.cursor(db=self._keys)
-        self._key: Key | None = None
-        self._plan: EntityPlan | None = None
-        self._prefix = b""
+    def __init__(self, session: LmdbSession, plan: EntityPlan, prefix: bytes) -> None:
+        self._session = session
+        self._txn = session.txn
+        self._keys = session.tables["keys"]
+        self._cursor = session.cursor
+        self._codec = session.codecs[plan.number]
+        self._windows = len(plan.windows)
+        self._prefix = prefix
         self._times: dict[bytes, list[int]] = {}
 
-    def token(self, value: str) -> bytes:
-        return token(value)
-
-    def state(self, plan: EntityPlan, key: Key) -> State | None:
-        data = self._txn.get(state_key(self._at(plan, key)), db=self._keys)
+    def state(self) -> State | None:
+        data = self._txn.get(state_key(self._prefix), db=self._keys)
         return None if data is None else _decode_state(data)
 
-    def save_state(self, plan: EntityPlan, key: Key, state: State) -> None:
-        self._txn.put(state_key(self._at(plan, key)), encode(state), db=self._keys)
+    def save(self, state: State) -> None:
+        self._txn.put(state_key(self._prefix), encode(state), db=self._keys)
         for name, times in self._times.items():
             if any(times):
                 self._txn.put(name, struct.pack(f"<{len(times)}i", *times), db=self._keys)
@@ -134,9 +141,8 @@ class LmdbSession:
                 self._txn.delete(name, db=self._keys)
         self._times.clear()
 
-    def scan(self, plan: EntityPlan, key: Key, is_report: bool, lower: int, upper: int) -> Iterator[Entry]:
-        prefix = self._at(plan, key)
-        codec = self._codecs[plan.number]
+    def scan(self, is_report: bool, lower: int, upper: int) -> Iterator[Entry]:
+        prefix, unpack = self._prefix, self._codec.unpack
         end = log_key(prefix, is_report, upper, b"")
         start = len(prefix) + 1
         if not self._cursor.set_range(log_key(prefix, is_report, max(lower, 0), b"")):
@@ -144,55 +150,103 @@ class LmdbSession:
         for name, data in self._cursor.iternext():
             if name >= end:
                 return
-            yield codec.unpack(_MOMENT.unpack_from(name, start)[0], data)
+            yield unpack(_MOMENT.unpack_from(name, start)[0], data)
 
-    def scan_back(self, plan: EntityPlan, key: Key, upper: int) -> Iterator[Entry]:
-        prefix = self._at(plan, key)
-        codec = self._codecs[plan.number]
-        beginning = log_key(prefix, False, 0, b"")
-        start = len(prefix) + 1
-        is_inside = self._cursor.set_range(log_key(prefix, False, upper, b""))
+    def scan_back(self, upper: int) -> Iterator[Entry]:
+        beginning = log_key(self._prefix, False, 0, b"")
+        start = len(self._prefix) + 1
+        is_inside = self._cursor.set_range(log_key(self._prefix, False, upper, b""))
         if not (self._cursor.prev() if is_inside else self._cursor.last()):
             return
         for name, data in self._cursor.iterprev():
             if name < beginning:
                 return
-            yield codec.unpack(_MOMENT.unpack_from(name, start)[0], data)
+            yield self._codec.unpack(_MOMENT.unpack_from(name, start)[0], data)
 
-    def append(self, plan: EntityPlan, key: Key, is_report: bool, transaction_id: str, entry: Entry) -> None:
-        data = b"" if is_report else self._codecs[plan.number].pack(entry)
-        name = log_key(self._at(plan, key), is_report, entry.moment, token(transaction_id))
-        self._txn.put(name, data, db=self._keys)
+    def append(self, transaction_id: str, entry: Entry) -> None:
+        name = log_key(self._prefix, False, entry.moment, token(transaction_id))
+        self._txn.put(name, self._codec.pack(entry), db=self._keys)
 
-    def remove_report(self, plan: EntityPlan, key: Key, transaction_id: str, known_at: int) -> None:
-        name = log_key(self._at(plan, key), True, known_at, token(transaction_id))
-        self._txn.delete(name, db=self._keys)
+    def append_report(self, transaction_id: str, known_at: int) -> None:
+        self._txn.put(log_key(self._prefix, True, known_at, token(transaction_id)), b"", db=self._keys)
 
-    def count(self, plan: EntityPlan, key: Key, column: int, value: bytes, window: int, delta: int) -> int:
-        name = self._at(plan, key) + bytes((1, column)) + value
+    def remove_report(self, transaction_id: str, known_at: int) -> None:
+        self._txn.delete(log_key(self._prefix, True, known_at, token(transaction_id)), db=self._keys)
+
+    def trim(self, upper: int, limit: int) -> Sequence[Entry]:
+        return self._removed(False, upper, limit)
+
+    def trim_reports(self, upper: int) -> int:
+        removed = self._removed(True, upper, None)
+        return removed[-1].moment if removed else NEVER
+
+    def count(self, column: int, value: bytes, window: int, delta: int) -> int:
+        name = self._prefix + bytes((1, column)) + value
         times = self._times.get(name)
         if times is None:
             data = self._txn.get(name, db=self._keys)
-            width = len(plan.windows)
+            width = self._windows
             times = list(struct.unpack(f"<{width}i", data)) if data else [0] * width
             self._times[name] = times
         times[window] += delta
         return times[window]
 
-    def _at(self, plan: EntityPlan, key: Key) -> bytes:
-        """key_bytes of the key in hand: the engine deals with one after the other."""
-        if key is not self._key or plan is not self._plan:
-            self._key, self._plan, self._prefix = key, plan, key_bytes(plan, key)
-        return self._prefix
+    def schedule(self, moment: int) -> None:
+        self._txn.put(dated(moment, self._prefix), b"", db=self._session.tables["due"])
+
+    def _removed(self, is_report: bool, upper: int, limit: int | None) -> list[Entry]:
+        end = log_key(self._prefix, is_report, upper, b"")
+        start = len(self._prefix) + 1
+        removed: list[Entry] = []
+        self._cursor.set_range(log_key(self._prefix, is_report, 0, b""))
+        while len(removed) != limit:
+            name = self._cursor.key()  # empty behind the last one
+            if not name or name >= end:
+                break
+            removed.append(self._codec.unpack(_MOMENT.unpack_from(name, start)[0], self._cursor.value()))
+            self._cursor.delete()
+        return removed
+
+
+class LmdbSession:
+    """One write transaction: everything that one event changes, or nothing of it."""
+
+    def __init__(
+        self,
+        transaction: lmdb.Transaction,
+        tables: Mapping[str, Any],
+        codecs: Mapping[int, EntryCodec],
+        engine: Engine,
+    ) -> None:
+        self.txn = transaction
+        self.tables = tables
+        self.codecs = codecs
+        self.cursor = transaction.cursor(db=tables["keys"])
+        self._engine = engine
+
+    def token(self, value: str) -> bytes:
+        return token(value)
+
+    def at(self, plan: EntityPlan, key: Key) -> LmdbKeySession:
+        return LmdbKeySession(self, plan, key_bytes(plan, key))
+
+    def due(self, moment: int) -> Iterator[tuple[EntityPlan, LmdbKeySession]]:
+        for name in self._expired("due", moment):
+            prefix = name[_MOMENT.size :]
+            plan = self._engine.plan(prefix[0])
+            yield plan, LmdbKeySession(self, plan, prefix)
 
     def seen(self, transaction_id: str) -> Seen | None:
-        record = self._seen(transaction_id)
-        if record is None:
+        name = token(transaction_id)
+        data = self.txn.get(name, db=self.tables["seen"])
+        if data is None:
             return None
+        record = _decode_seen(data)
+        vector = self.txn.get(dated(record.event_time, name), db=self.tables["vectors"])
         card, merchant, customer, device, ip = record.keys
         keys = Transaction(
             transaction_id=transaction_id,
-            event_time=0,
+            event_time=record.event_time,
             amount_minor=0,
             currency="",
             card_id=card,
@@ -201,20 +255,32 @@ class LmdbSession:
             device_id=device,
             ip_id=ip,
         )
-        return Seen(record.vector, keys, record.reported_at)
+        return Seen(None if vector is None else _decode_vector(vector), keys, record.reported_at)
 
-    def save_vector(self, transaction: Transaction, vector: tuple[float | str | None, ...]) -> None:
-        self._save_seen(transaction.transaction_id, SeenRecord(vector, seen_keys(transaction)))
+    def save_vector(self, transaction: Transaction, vector: Vector) -> None:
+        moment, name = transaction.event_time, token(transaction.transaction_id)
+        self.txn.put(name, encode(SeenRecord(seen_keys(transaction), moment)), db=self.tables["seen"])
+        self.txn.put(dated(moment, name), encode(vector), db=self.tables["vectors"])
+        for expired in self._expired("vectors", moment - self._engine.retention_ms):
+            self.txn.put(expired, b"", db=self.tables["known"])
+        for expired in self._expired("known", moment - self._engine.contract.report_horizon_ms):
+            self.txn.delete(expired[_MOMENT.size :], db=self.tables["seen"])
 
     def mark_reported(self, transaction_id: str, known_at: int) -> None:
-        record = self._seen(transaction_id)
-        if record is not None:
-            record.reported_at = known_at
-            self._save_seen(transaction_id, record)
+        name = token(transaction_id)
+        record = _decode_seen(self.txn.get(name, b"", db=self.tables["seen"]))
+        record.reported_at = known_at
+        self.txn.put(name, encode(record), db=self.tables["seen"])
 
-    def _seen(self, transaction_id: str) -> SeenRecord | None:
-        data = self._txn.get(token(transaction_id), db=self._seen_table)
-        return None if data is None else _decode_seen(data)
-
-    def _save_seen(self, transaction_id: str, record: SeenRecord) -> None:
-        self._txn.put(token(transaction_id), encode(record), db=self._seen_table)
+    def _expired(self, table: str, moment: int) -> list[bytes]:
+        """Takes out the oldest names of a table that are dated before the moment, a few at a time."""
+        expired: list[bytes] = []
+        cursor = self.txn.cursor(db=self.tables[table])
+        cursor.first()
+        while len(expired) < FORGOTTEN_EACH:
+            name = cursor.key()  # empty behind the last one
+            if not name or _MOMENT.unpack_from(name)[0] >= moment:
+                break
+            expired.append(name)
+            cursor.delete()
+        return expired

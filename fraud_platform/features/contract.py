@@ -17,7 +17,7 @@ import msgspec
 import yaml
 
 from fraud_platform.errors import ContractError
-from fraud_platform.schema import TRANSACTION_COLUMNS, Column
+from fraud_platform.schema import MILLISECONDS_PER_DAY, TRANSACTION_COLUMNS, Column
 from fraud_platform.settings import PROJECT_ROOT
 
 DECLARATION = PROJECT_ROOT / "dbt_project" / "dbt_project.yml"
@@ -51,10 +51,15 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class FeatureContract(msgspec.Struct, frozen=True, dict=True):
-    """Entities (name to key columns) and the features in vector order."""
+    """Entities (name to key columns), the features in vector order, and how late a report still counts.
+
+    report_horizon_ms: a transaction that becomes known as fraud later than this after its event_time changes
+    no feature, so that a store need not know transactions for ever.
+    """
 
     entities: dict[str, tuple[str, ...]]
     features: tuple[Feature, ...]
+    report_horizon_ms: int = 540 * MILLISECONDS_PER_DAY
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -67,8 +72,8 @@ class FeatureContract(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) of everything that decides a value, descriptions aside."""
-        bare = FeatureContract(
-            self.entities, tuple(msgspec.structs.replace(f, description="") for f in self.features)
+        bare = msgspec.structs.replace(
+            self, features=tuple(msgspec.structs.replace(f, description="") for f in self.features)
         )
         return hashlib.sha256(bare.to_json()).hexdigest()
 
@@ -148,7 +153,8 @@ def load_contract(extras: Iterable[Column] = (), declaration: Path = DECLARATION
         for extra in extras
     ]
     entities = {name: tuple(keys) for name, keys in variables["entities"].items()}
-    return FeatureContract(entities, tuple(features)).checked()
+    horizon_ms = variables["report_horizon_days"] * MILLISECONDS_PER_DAY
+    return FeatureContract(entities, tuple(features), horizon_ms).checked()
 
 
 def _expand(entry: Mapping[str, Any], windows: Mapping[str, int]) -> Iterable[Feature]:

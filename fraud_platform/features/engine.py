@@ -1,39 +1,49 @@
 """Observes the timeline event by event and answers with the exact vector, whatever stores the state.
 
-Belongs here: what an event means for each entity, ties, late events, repeated ids, fraud reports. Does not
-belong here: bytes on disk or on a wire; a store implements `Session` (adapters/lmdb.py).
+Belongs here: what an event means for each entity, ties, late events, repeated ids, fraud reports, and what
+may be forgotten. Does not belong here: bytes on disk or on a wire; a store implements `Session` and
+`KeySession` (adapters/lmdb_session.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
+
+from fraud_platform.errors import TooLateError
 from fraud_platform.features.aggregates import Now
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.late import as_of
-from fraud_platform.features.plan import CountValue, EntityPlan, Entry, compile_plans
+from fraud_platform.features.plan import EntityPlan, KeyLog, compile_plans
 from fraud_platform.features.rows import RowExpression, column_value, row_expression, transaction_place
-from fraud_platform.features.state import KnownPlace, State
+from fraud_platform.features.state import NEVER, Entry, KnownPlace, State
 from fraud_platform.schema import LabelEvent, Transaction
 
+LATENESS_MS = 86_400_000
+"""How far behind the newest event of its keys an event is answered exactly for certain."""
+TRIM_ENTRIES = 64
+"""Entries that one event trims of a key at the most, so that no event pays for many."""
+
 Key = tuple[str, ...]
+Vector = tuple[float | str | None, ...]
 
 
 class Observation(NamedTuple):
     """vector: in contract order; is_repeat: the id was seen before and nothing was counted again;
     is_late: older than what a key had seen, answered from the log."""
 
-    vector: tuple[float | str | None, ...]
+    vector: Vector
     is_repeat: bool = False
     is_late: bool = False
 
 
 class Seen(NamedTuple):
-    """What a store knows of a transaction: its vector (None where it was loaded from history), a transaction
-    with its key columns, and when it was first reported as fraud."""
+    """What a store knows of a transaction: its vector (None where it was loaded, or is too old), a
+    transaction with its key columns and event_time, and when it was first reported as fraud."""
 
-    vector: tuple[float | str | None, ...] | None
+    vector: Vector | None
     keys: Transaction
     reported_at: int | None
 
@@ -45,43 +55,51 @@ class FeatureStore(Protocol):
 
     def observe(self, transaction: Transaction) -> Observation: ...
 
+    def observe_all(self, events: Iterable[Transaction | LabelEvent]) -> Iterator[Observation | None]: ...
+
     def learn(self, event: LabelEvent) -> bool: ...
+
+    def flush(self) -> None: ...
 
     def close(self) -> None: ...
 
 
-class Session(Protocol):
-    """What the engine asks of a store within one atomic change. Keys are per plan; times are ms.
+class KeySession(KeyLog, Protocol):
+    """One entity's key within one atomic change. What `count` changed is kept with `save`."""
 
-    One iterable of `scan` or `scan_back` is read at a time; what `count` changed is kept with `save_state`
-    of the same key.
-    """
+    def state(self) -> State | None: ...
+
+    def save(self, state: State) -> None: ...
+
+    def append(self, transaction_id: str, entry: Entry) -> None: ...
+
+    def append_report(self, transaction_id: str, known_at: int) -> None: ...
+
+    def remove_report(self, transaction_id: str, known_at: int) -> None: ...
+
+    def trim(self, upper: int, limit: int) -> Sequence[Entry]:
+        """Removes the oldest transactions before a moment from the log, `limit` at the most."""
+
+    def trim_reports(self, upper: int) -> int:
+        """Removes the reports before a moment; the newest of them, NEVER where there was none."""
+
+    def schedule(self, moment: int) -> None:
+        """Has the key looked after (`Engine.settle`) once events have passed the moment."""
+
+
+class Session(Protocol):
+    """What the engine asks of a store within one atomic change; times are ms."""
 
     def token(self, value: str) -> bytes: ...
 
-    def state(self, plan: EntityPlan, key: Key) -> State | None: ...
+    def at(self, plan: EntityPlan, key: Key) -> KeySession: ...
 
-    def save_state(self, plan: EntityPlan, key: Key, state: State) -> None: ...
-
-    def scan(
-        self, plan: EntityPlan, key: Key, is_report: bool, lower: int, upper: int
-    ) -> Iterable[Entry]: ...
-
-    def scan_back(self, plan: EntityPlan, key: Key, upper: int) -> Iterable[Entry]: ...
-
-    def append(
-        self, plan: EntityPlan, key: Key, is_report: bool, transaction_id: str, entry: Entry
-    ) -> None: ...
-
-    def remove_report(self, plan: EntityPlan, key: Key, transaction_id: str, known_at: int) -> None: ...
-
-    def count(
-        self, plan: EntityPlan, key: Key, column: int, value: bytes, window: int, delta: int
-    ) -> int: ...
+    def due(self, moment: int) -> Iterable[tuple[EntityPlan, KeySession]]:
+        """A few of the keys that were scheduled before the moment; each is handed out once."""
 
     def seen(self, transaction_id: str) -> Seen | None: ...
 
-    def save_vector(self, transaction: Transaction, vector: tuple[float | str | None, ...]) -> None: ...
+    def save_vector(self, transaction: Transaction, vector: Vector) -> None: ...
 
     def mark_reported(self, transaction_id: str, known_at: int) -> None: ...
 
@@ -92,37 +110,51 @@ class Engine:
     def __init__(self, contract: FeatureContract) -> None:
         self.contract = contract
         self.plans = compile_plans(contract)
+        self.retention_ms = max((plan.reach for plan in self.plans), default=0) + LATENESS_MS
+        """How long, by event time, a store keeps what a window can hold and what a repeat is answered."""
+        self._plan_of = {plan.number: plan for plan in self.plans}
         self._rows: tuple[tuple[int, RowExpression], ...] = tuple(
             (place, row_expression(feature, contract))
             for place, feature in enumerate(contract.features)
             if feature.entity is None
         )
 
+    def plan(self, number: int) -> EntityPlan:
+        return self._plan_of[number]
+
     def observe(self, session: Session, transaction: Transaction) -> Observation:
         """The transaction's vector from everything known strictly before it; then it counts itself.
 
-        A repeated transaction_id gets the vector it got before and counts nothing; one that was loaded from
-        history without its vector is answered from the log.
+        A repeated transaction_id gets the vector it got before and counts nothing; one whose vector is not
+        stored is answered from the log. Raises TooLateError, with nothing changed once the session is
+        undone, where a window reaches back to what has been trimmed.
         """
         seen = session.seen(transaction.transaction_id)
         if seen is not None and seen.vector is not None:
             return Observation(seen.vector, is_repeat=True)
+        if seen is not None:
+            transaction = msgspec.structs.replace(transaction, event_time=seen.keys.event_time)
         now = Now(transaction.event_time, transaction_place(transaction))
         vector: list[float | str | None] = [None] * len(self.contract.features)
         is_late = False
         for plan in self.plans:
             key = plan.key(transaction)
-            if key is not None and seen is not None:
-                state = session.state(plan, key) or plan.empty()
-                plan.read(self._past(session, plan, key, state, now.time), now, vector)
-                session.save_state(plan, key, state)
-            elif key is not None:
-                is_late |= self._observe_key(session, plan, key, transaction, now, vector)
+            if key is None:
+                continue
+            log = session.at(plan, key)
+            if seen is not None:
+                state = log.state() or plan.empty()
+                plan.read(self._past(plan, log, state, transaction), now, vector)
+                log.save(state)
+            else:
+                is_late |= self._observe_key(session, plan, log, transaction, now, vector)
         for place_in_vector, expression in self._rows:
             vector[place_in_vector] = expression(transaction, vector)
         answer = tuple(vector)
         if seen is None:
             session.save_vector(transaction, answer)
+            for plan, log in session.due(now.time):
+                self.settle(plan, log, now.time)
         return Observation(answer, is_repeat=seen is not None, is_late=is_late)
 
     def learn(self, session: Session, event: LabelEvent) -> bool:
@@ -136,75 +168,111 @@ class Engine:
         seen = session.seen(event.transaction_id)
         if seen is None or (seen.reported_at is not None and seen.reported_at <= event.known_at):
             return False
+        if event.known_at - seen.keys.event_time > self.contract.report_horizon_ms:
+            return False
         session.mark_reported(event.transaction_id, event.known_at)
         for plan in self.plans:
             key = plan.key(seen.keys)
             if key is not None and plan.report_windows:
-                self._report_key(session, plan, key, event, seen.reported_at)
+                self._report_key(plan, session.at(plan, key), event, seen.reported_at)
         return True
+
+    def settle(self, plan: EntityPlan, log: KeySession, moment: int) -> None:
+        """Forgets what no event needs that is less than LATENESS_MS older than `moment`: of an idle key the
+        whole log. A key that was busy in the meantime is looked after again when its time has come."""
+        state = log.state()
+        if state is None:
+            return
+        state.is_due = False
+        settled = moment - LATENESS_MS
+        if state.moment <= settled and max(state.last, state.last_report) < settled:
+            plan.advance(state, settled, log)
+        is_whole = self._trim(plan, log, state)
+        if not is_whole or max(state.last, state.last_report) >= state.log_from:
+            self._schedule(plan, log, state, moment if not is_whole else NEVER)
+        log.save(state)
 
     def _observe_key(
         self,
         session: Session,
         plan: EntityPlan,
-        key: Key,
+        log: KeySession,
         transaction: Transaction,
         now: Now,
         vector: list[float | str | None],
     ) -> bool:
-        state = session.state(plan, key) or plan.empty()
-        is_late = now.time < max(state.moment, state.last)
-        if is_late:
-            plan.read(self._past(session, plan, key, state, now.time), now, vector)
+        state = log.state() or plan.empty()
+        is_late = now.time < state.last
+        is_behind = is_late or now.time < state.moment
+        if is_behind:
+            plan.read(self._past(plan, log, state, transaction), now, vector)
         else:
-            self._advance(session, plan, key, state, now.time)
+            plan.advance(state, now.time, log)
             plan.read(state, now, vector)
         entry = self._entry(session, plan, transaction)
-        state.remember(entry.moment, entry.place)
+        plan.take(state, entry, log)
         if plan.has_log:
-            session.append(plan, key, False, transaction.transaction_id, entry)
-        if now.time < state.moment:
-            plan.add(state, entry, state.moment, _counter(session, plan, key))
-        session.save_state(plan, key, state)
+            log.append(transaction.transaction_id, entry)
+            if not is_behind and now.time - plan.reach - LATENESS_MS - plan.stride > max(
+                state.log_from, state.first
+            ):
+                self._trim(plan, log, state)
+            if not state.is_due:
+                self._schedule(plan, log, state)
+        log.save(state)
         return is_late
 
-    def _past(self, session: Session, plan: EntityPlan, key: Key, state: State, moment: int) -> State:
-        """The key's State as of an earlier moment; windows that lie behind it (after a load) catch up."""
+    @staticmethod
+    def _past(plan: EntityPlan, log: KeySession, state: State, transaction: Transaction) -> State:
+        """The key's State as of an earlier moment; windows that lie behind it catch up first."""
+        moment = transaction.event_time
+        if moment - plan.reach <= max(state.trimmed_last, state.trimmed_report):
+            raise TooLateError(
+                f"transaction {transaction.transaction_id!r}: event_time {moment} is "
+                f"{(max(state.moment, state.last) - moment) / LATENESS_MS:.1f} days older than what its "
+                f"{plan.name} has seen, and the log its windows need is gone; events are answered exactly up "
+                f"to {LATENESS_MS // 86_400_000} day late: send them in time, or rebuild the store with them"
+            )
         if state.moment < moment:
-            self._advance(session, plan, key, state, moment)
-        return as_of(
-            plan,
-            state,
-            moment,
-            lambda lower, upper: session.scan(plan, key, False, lower, upper),
-            lambda lower, upper: session.scan(plan, key, True, lower, upper),
-            lambda upper: session.scan_back(plan, key, upper),
-            _counter(session, plan, key),
-        )
+            plan.advance(state, moment, log)
+        return as_of(plan, state, moment, log)
 
     @staticmethod
-    def _report_key(
-        session: Session, plan: EntityPlan, key: Key, event: LabelEvent, reported_at: int | None
-    ) -> None:
-        state = session.state(plan, key) or plan.empty()
+    def _report_key(plan: EntityPlan, log: KeySession, event: LabelEvent, reported_at: int | None) -> None:
+        state = log.state() or plan.empty()
         if reported_at is not None:
-            session.remove_report(plan, key, event.transaction_id, reported_at)
-            plan.remove_report(state, reported_at)
-        session.append(plan, key, True, event.transaction_id, Entry(event.known_at))
-        state.last_report = max(state.last_report, event.known_at)
-        if event.known_at < state.moment:
-            plan.add_report(state, event.known_at, state.moment)
-        session.save_state(plan, key, state)
+            log.remove_report(event.transaction_id, reported_at)
+            plan.drop_report(state, reported_at)
+        if event.known_at >= state.log_from:
+            log.append_report(event.transaction_id, event.known_at)
+        else:
+            state.trimmed_report = max(state.trimmed_report, event.known_at)
+        plan.take_report(state, event.known_at)
+        if not state.is_due:
+            Engine._schedule(plan, log, state)
+        log.save(state)
 
     @staticmethod
-    def _advance(session: Session, plan: EntityPlan, key: Key, state: State, moment: int) -> None:
-        plan.advance(
-            state,
-            moment,
-            lambda lower, upper: session.scan(plan, key, False, lower, upper),
-            lambda lower, upper: session.scan(plan, key, True, lower, upper),
-            _counter(session, plan, key),
-        )
+    def _trim(plan: EntityPlan, log: KeySession, state: State) -> bool:
+        """Forgets what lies before every window of every event to come; False where some of it is left."""
+        upper = state.moment - plan.reach - LATENESS_MS
+        if upper <= state.log_from:
+            return True
+        trimmed = log.trim(upper, TRIM_ENTRIES)
+        for entry in trimmed:
+            state.forget(entry.moment, entry.place)
+        if state.last_report >= state.log_from:
+            state.trimmed_report = max(state.trimmed_report, log.trim_reports(upper))
+        is_whole = len(trimmed) < TRIM_ENTRIES
+        state.log_from = upper if is_whole else trimmed[-1].moment + 1
+        return is_whole
+
+    @staticmethod
+    def _schedule(plan: EntityPlan, log: KeySession, state: State, moment: int = NEVER) -> None:
+        """Looks after the key when all of its log is too old to count, or at `moment`."""
+        newest = max(state.last, state.last_report)
+        log.schedule(moment if moment != NEVER else newest + plan.reach + 2 * LATENESS_MS)
+        state.is_due = True
 
     @staticmethod
     def _entry(session: Session, plan: EntityPlan, transaction: Transaction) -> Entry:
@@ -216,7 +284,3 @@ class Engine:
         values = [column_value(transaction, column) for column in plan.distinct_columns]
         tokens = tuple(None if value is None else session.token(str(value)) for value in values)
         return Entry(transaction.event_time, transaction.amount_minor, place, tokens)
-
-
-def _counter(session: Session, plan: EntityPlan, key: Key) -> CountValue:
-    return lambda column, value, window, delta: session.count(plan, key, column, value, window, delta)

@@ -7,48 +7,40 @@ event is late (engine.py).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from fraud_platform.features.plan import CountValue, EntityPlan, Entry, ScanLog
-from fraud_platform.features.state import NEVER, KnownPlace, State
-
-ScanBack = Callable[[int], Iterable[Entry]]
-"""Transactions of one key before a moment, the latest first."""
+from fraud_platform.features.plan import EntityPlan, KeyLog
+from fraud_platform.features.state import NEVER, Entry, KnownPlace, State
 
 
-def as_of(
-    plan: EntityPlan,
-    current: State,
-    moment: int,
-    transactions: ScanLog,
-    reports: ScanLog,
-    back: ScanBack,
-    count: CountValue,
-) -> State:
-    """A copy of `current` as it would stand at `moment`; `count` is read, never changed.
+def as_of(plan: EntityPlan, current: State, moment: int, log: KeyLog) -> State:
+    """A copy of `current` as it would stand at `moment`; the log and its counts are read, never changed.
 
     The work grows with how late the moment is, not with the length of a window: a window becomes an
-    older one by leaving out what came since and taking in again what had expired.
+    older one by leaving out what came since and taking in again what had expired. Right where the log is
+    whole from the moment's longest window on, which the caller sees to.
     """
     state = copy.deepcopy(current)
     if moment < current.moment:
-        _rewind(plan, state, moment, transactions, reports, _Overlay(count).change)
+        _rewind(plan, state, moment, _Overlay(log))
     state.first = current.first if NEVER < current.first < moment else NEVER
-    state.last = _last(current, moment, back)
+    state.last = _last(current, moment, log)
     state.before_last = NEVER
-    state.place = _place(plan, current, moment, back)
+    state.place = _place(plan, current, moment, log)
     state.place_before = None
     return state
 
 
 class _Overlay:
-    """Counts of values as they change on the way back, over those that the store holds."""
+    """A log whose counts of values change on the way back, over those that the store holds."""
 
-    def __init__(self, count: CountValue) -> None:
-        self._stored = count
+    def __init__(self, log: KeyLog) -> None:
+        self.scan = log.scan
+        self.scan_back = log.scan_back
+        self._stored = log.count
         self._times: dict[tuple[int, bytes, int], int] = {}
 
-    def change(self, column: int, value: bytes, window: int, delta: int) -> int:
+    def count(self, column: int, value: bytes, window: int, delta: int) -> int:
         name = column, value, window
         if name not in self._times:
             self._times[name] = self._stored(column, value, window, 0)
@@ -56,22 +48,15 @@ class _Overlay:
         return self._times[name]
 
 
-def _rewind(
-    plan: EntityPlan,
-    state: State,
-    moment: int,
-    transactions: ScanLog,
-    reports: ScanLog,
-    count: CountValue,
-) -> None:
+def _rewind(plan: EntityPlan, state: State, moment: int, log: KeyLog) -> None:
     for window, width in enumerate(plan.windows):
-        for entry in transactions(max(moment, state.moment - width), state.moment):
-            plan.change(state, window, entry, -1, count)
-        for entry in transactions(moment - width, min(moment, state.moment - width)):
-            plan.change(state, window, entry, 1, count)
+        for entry in log.scan(False, max(moment, state.moment - width), state.moment):
+            plan.change(state, window, entry, -1, log)
+        for entry in log.scan(False, moment - width, min(moment, state.moment - width)):
+            plan.change(state, window, entry, 1, log)
     for window, width in enumerate(plan.report_windows):
-        state.reports[window] -= _length(reports(max(moment, state.moment - width), state.moment))
-        state.reports[window] += _length(reports(moment - width, min(moment, state.moment - width)))
+        state.reports[window] -= _length(log.scan(True, max(moment, state.moment - width), state.moment))
+        state.reports[window] += _length(log.scan(True, moment - width, min(moment, state.moment - width)))
     state.moment = moment
 
 
@@ -79,15 +64,19 @@ def _length(entries: Iterable[Entry]) -> int:
     return sum(1 for _ in entries)
 
 
-def _last(current: State, moment: int, back: ScanBack) -> int:
+def _last(current: State, moment: int, log: KeyLog) -> int:
     """The last moment before `moment`: from the State where it knows, else from the log."""
     for known in (current.last, current.before_last):
         if known < moment:
             return known
-    return next((entry.moment for entry in back(moment)), current.first if current.first < moment else NEVER)
+    for entry in log.scan_back(moment):
+        return entry.moment
+    if current.trimmed_last != NEVER:
+        return current.trimmed_last
+    return current.first if current.first < moment else NEVER
 
 
-def _place(plan: EntityPlan, current: State, moment: int, back: ScanBack) -> KnownPlace | None:
+def _place(plan: EntityPlan, current: State, moment: int, log: KeyLog) -> KnownPlace | None:
     """The last known place before `moment`; of a tied moment the greatest."""
     if not plan.has_place or current.place is None:
         return None
@@ -95,9 +84,9 @@ def _place(plan: EntityPlan, current: State, moment: int, back: ScanBack) -> Kno
         if known is None or known[0] < moment:
             return known
     found: KnownPlace | None = None
-    for entry in back(moment):
+    for entry in log.scan_back(moment):
         if found is not None and entry.moment < found[0]:
             break
         if entry.place is not None and (found is None or entry.place > found):
             found = entry.place
-    return found
+    return found or current.trimmed_place

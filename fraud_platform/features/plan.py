@@ -9,28 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Protocol
 
 from fraud_platform.features.aggregates import Aggregate, Now, Slots, aggregate, check_aggregate
 from fraud_platform.features.contract import Feature, FeatureContract
-from fraud_platform.features.state import FAR, KnownPlace, State
+from fraud_platform.features.state import FAR, WAITING_MAX, Entry, State
 from fraud_platform.schema import Transaction
 
-
-class Entry(NamedTuple):
-    """One line of a key's log. values: a token for each distinct column of the entity, None if missing."""
-
-    moment: int
-    amount_minor: int = 0
-    place: KnownPlace | None = None
-    values: tuple[bytes | None, ...] = ()
+TRIM_STRIDE_MIN_MS = 86_400_000
 
 
-ScanLog = Callable[[int, int], Iterable[Entry]]
-"""Entries of one key and stream with lower <= moment < upper, in order of moment."""
+class KeyLog(Protocol):
+    """What a plan reads of one key's past; one iterable is read at a time."""
 
-CountValue = Callable[[int, bytes, int, int], int]
-"""(distinct column, value, window, delta) -> how often the value is in the window after the change."""
+    def scan(self, is_report: bool, lower: int, upper: int) -> Iterable[Entry]:
+        """Entries of one stream with lower <= moment < upper, in order of moment."""
+
+    def scan_back(self, upper: int) -> Iterable[Entry]:
+        """Transactions before a moment, the latest first."""
+
+    def count(self, column: int, value: bytes, window: int, delta: int) -> int:
+        """How often a distinct column's value is in the window, after the change by `delta`."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class EntityPlan:
 
     number: the entity's place among the sorted names, which stores keep in their keys; windows,
     report_windows: ms, ascending; distincts: (column, window) of each distinct total; has_log: whether a
-    late event needs more of the past than a State holds.
+    late event needs more of the past than a State holds; reach: ms, the longest window.
     """
 
     name: str
@@ -53,6 +52,15 @@ class EntityPlan:
     has_place: bool
     has_log: bool
     readers: tuple[tuple[int, Aggregate], ...]
+
+    @cached_property
+    def reach(self) -> int:
+        return max(self.windows + self.report_windows, default=0)
+
+    @cached_property
+    def stride(self) -> int:
+        """A busy key's log is trimmed once so much (ms) of it is needed no more."""
+        return max(self.reach // 8, TRIM_STRIDE_MIN_MS)
 
     def empty(self) -> State:
         return State(
@@ -95,60 +103,45 @@ class EntityPlan:
     def _values(self) -> tuple[tuple[int, Callable[[State, Now], float | None]], ...]:
         return tuple((place_in_vector, reader.value) for place_in_vector, reader in self.readers)
 
-    def advance(
-        self, state: State, moment: int, transactions: ScanLog, reports: ScanLog, count: CountValue
-    ) -> None:
+    def advance(self, state: State, moment: int, log: KeyLog) -> None:
         """Moves every window's totals from [state.moment - w, state.moment) to [moment - w, moment).
 
         Each entry is read once when it enters and once a window when it leaves: amortised constant work.
         """
+        oldest = state.oldest
         for window, width in enumerate(self.windows):
-            if state.oldest[window] < moment - width:
-                self._expire(state, window, moment - width, transactions, count)
+            if oldest[window] < moment - width:
+                self._expire(state, window, moment - width, log)
         for window, width in enumerate(self.report_windows):
             if state.oldest_report[window] < moment - width:
-                _expire_reports(state, window, moment - width, reports)
+                _expire_reports(state, window, moment - width, log)
         if state.last >= state.moment:
-            for entry in transactions(state.moment, moment):
-                self.add(state, entry, moment, count)
+            self._enter(state, moment, log)
         if state.last_report >= state.moment:
-            for entry in reports(state.moment, moment):
-                self.add_report(state, entry.moment, moment)
+            for entry in log.scan(True, state.moment, moment):
+                self._add_report(state, entry.moment, moment)
         state.moment = moment
 
-    def add(self, state: State, entry: Entry, moment: int, count: CountValue) -> None:
-        """Counts an entry into the windows before `moment` that hold it."""
-        entered = entry.moment
-        for window, width in enumerate(self.windows):
-            if entered >= moment - width:
-                if entered < state.oldest[window]:
-                    state.oldest[window] = entered
-                self.change(state, window, entry, 1, count)
+    def take(self, state: State, entry: Entry, log: KeyLog) -> None:
+        """A transaction of the log becomes a fact of the past, and counts in the windows ahead of it."""
+        state.remember(entry.moment, entry.place)
+        if entry.moment < state.moment:
+            self._add(state, entry, state.moment, log)
+        elif state.waiting is not None:
+            state.waiting = [*state.waiting, entry] if len(state.waiting) < WAITING_MAX else None
 
-    def add_report(self, state: State, entry_moment: int, moment: int) -> None:
-        for window, width in enumerate(self.report_windows):
-            if entry_moment >= moment - width:
-                state.oldest_report[window] = min(state.oldest_report[window], entry_moment)
-                state.reports[window] += 1
+    def take_report(self, state: State, known_at: int) -> None:
+        state.last_report = max(state.last_report, known_at)
+        if known_at < state.moment:
+            self._add_report(state, known_at, state.moment)
 
-    def remove_report(self, state: State, entry_moment: int) -> None:
+    def drop_report(self, state: State, known_at: int) -> None:
         """Takes a report out of the windows that hold it; `oldest_report` may stay behind, a lower bound."""
         for window, width in enumerate(self.report_windows):
-            if state.moment - width <= entry_moment < state.moment:
+            if state.moment - width <= known_at < state.moment:
                 state.reports[window] -= 1
 
-    def _expire(
-        self, state: State, window: int, bound: int, transactions: ScanLog, count: CountValue
-    ) -> None:
-        oldest = FAR
-        for entry in transactions(state.oldest[window], state.moment):
-            if entry.moment >= bound:
-                oldest = entry.moment
-                break
-            self.change(state, window, entry, -1, count)
-        state.oldest[window] = oldest
-
-    def change(self, state: State, window: int, entry: Entry, sign: int, count: CountValue) -> None:
+    def change(self, state: State, window: int, entry: Entry, sign: int, log: KeyLog) -> None:
         """Counts an entry into one window (sign 1) or out of it (sign -1)."""
         _, _, has_square, distincts = self.window_totals[window]
         amount = entry.amount_minor
@@ -158,13 +151,52 @@ class EntityPlan:
             state.add_square(window, sign * amount * amount)
         for slot, column in distincts:
             value = entry.values[column]
-            if value is not None and count(column, value, window, sign) == (sign > 0):
+            if value is not None and log.count(column, value, window, sign) == (sign > 0):
                 state.distincts[slot] += sign
 
+    def _enter(self, state: State, moment: int, log: KeyLog) -> None:
+        """Counts what has waited and lies before `moment`."""
+        waiting = state.waiting
+        if waiting is None:
+            for entry in log.scan(False, state.moment, moment):
+                self._add(state, entry, moment, log)
+            if state.last < moment:
+                state.waiting = []
+            return
+        for entry in waiting:
+            if entry.moment < moment:
+                self._add(state, entry, moment, log)
+        state.waiting = [entry for entry in waiting if entry.moment >= moment] if waiting else waiting
 
-def _expire_reports(state: State, window: int, bound: int, reports: ScanLog) -> None:
+    def _add(self, state: State, entry: Entry, moment: int, log: KeyLog) -> None:
+        """Counts an entry into the windows before `moment` that hold it."""
+        entered = entry.moment
+        oldest = state.oldest
+        for window, width in enumerate(self.windows):
+            if entered >= moment - width:
+                if entered < oldest[window]:
+                    oldest[window] = entered
+                self.change(state, window, entry, 1, log)
+
+    def _add_report(self, state: State, known_at: int, moment: int) -> None:
+        for window, width in enumerate(self.report_windows):
+            if known_at >= moment - width:
+                state.oldest_report[window] = min(state.oldest_report[window], known_at)
+                state.reports[window] += 1
+
+    def _expire(self, state: State, window: int, bound: int, log: KeyLog) -> None:
+        oldest = FAR
+        for entry in log.scan(False, state.oldest[window], state.moment):
+            if entry.moment >= bound:
+                oldest = entry.moment
+                break
+            self.change(state, window, entry, -1, log)
+        state.oldest[window] = oldest
+
+
+def _expire_reports(state: State, window: int, bound: int, log: KeyLog) -> None:
     oldest = FAR
-    for entry in reports(state.oldest_report[window], state.moment):
+    for entry in log.scan(True, state.oldest_report[window], state.moment):
         if entry.moment >= bound:
             oldest = entry.moment
             break

@@ -1,10 +1,12 @@
 """What the online store remembers of one entity's key: exact totals per window and facts of its past.
 
-The totals cover [moment - w, moment) for each window w; everything newer lies in the log only, until a
-later event moves `moment` forward. All numbers are integers, so that no order of events can round them.
+The totals cover [moment - w, moment) for each window w; what is newer waits until a later event moves
+`moment` forward. All numbers are integers, so that no order of events can round them.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import msgspec
 
@@ -13,10 +15,22 @@ NEVER = -1
 FAR = 1 << 62
 """Later than every moment: the oldest entry of an empty window."""
 
+WAITING_MAX = 4
+"""So many entries wait in a State; more of them, of one busy millisecond, wait in the log."""
+
 _SPLIT = 1 << 53
 
 KnownPlace = tuple[int, float, float]
 """event_time, latitude, longitude."""
+
+
+class Entry(NamedTuple):
+    """One line of a key's log. values: a token for each distinct column of the entity, None if missing."""
+
+    moment: int
+    amount_minor: int = 0
+    place: KnownPlace | None = None
+    values: tuple[bytes | None, ...] = ()
 
 
 class State(msgspec.Struct, array_like=True):
@@ -24,7 +38,11 @@ class State(msgspec.Struct, array_like=True):
 
     counts, sums, squares: one integer per window of transactions (squares as two: above and below 2^53);
     distincts: one per distinct column and window; reports: one per window of fraud_reports;
-    oldest, oldest_report: the moment of the oldest entry inside each window, FAR where it is empty.
+    oldest, oldest_report: the moment of the oldest entry inside each window, FAR where it is empty;
+    waiting: transactions at or after `moment`, None where the log has to be asked;
+    log_from: what is older has been trimmed from the log; trimmed_last, trimmed_place, trimmed_report: the
+    newest of what was trimmed; is_due: whether the store will look after the key once it has been idle for
+    as long as anything of its log can count.
     """
 
     moment: int
@@ -41,6 +59,12 @@ class State(msgspec.Struct, array_like=True):
     last_report: int = NEVER
     place: KnownPlace | None = None
     place_before: KnownPlace | None = None
+    waiting: list[Entry] | None = []
+    log_from: int = 0
+    trimmed_last: int = NEVER
+    trimmed_place: KnownPlace | None = None
+    trimmed_report: int = NEVER
+    is_due: bool = False
 
     def square(self, window: int) -> int:
         return self.squares[2 * window] * _SPLIT + self.squares[2 * window + 1]
@@ -68,6 +92,12 @@ class State(msgspec.Struct, array_like=True):
             self.before_last = moment
         if place is not None:
             self._remember_place(place)
+
+    def forget(self, moment: int, place: KnownPlace | None) -> None:
+        """Notes one transaction that leaves the log."""
+        self.trimmed_last = max(self.trimmed_last, moment)
+        if place is not None and (self.trimmed_place is None or place > self.trimmed_place):
+            self.trimmed_place = place
 
     def _remember_place(self, place: KnownPlace) -> None:
         if self.place is None or place[0] > self.place[0]:

@@ -26,7 +26,7 @@ from fraud_platform.adapters import parity_replay
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.duckdb_timeline import read_timeline
 from fraud_platform.adapters.lmdb import LmdbStore
-from fraud_platform.adapters.lmdb_load import LATENESS_MS, load_store
+from fraud_platform.adapters.lmdb_load import load_store
 from fraud_platform.adapters.parity_replay import prove, read_proof, replay_parity
 from fraud_platform.adapters.tails import report_tails
 from fraud_platform.cli.parity import show_parity
@@ -35,6 +35,7 @@ from fraud_platform.defs.parity import parity
 from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import GateError, StoreError
 from fraud_platform.features.contract import FeatureContract, load_contract
+from fraud_platform.features.engine import LATENESS_MS
 from fraud_platform.features.parity import compare
 from fraud_platform.features.tails import tailed_names
 from fraud_platform.ingest import Mapping

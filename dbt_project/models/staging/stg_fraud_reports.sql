@@ -31,6 +31,7 @@ final as (
     transactions.merchant_id
   from first_known
   inner join transactions on first_known.transaction_id = transactions.transaction_id
+  where first_known.known_at - transactions.event_time <= {{ var('report_horizon_days') * 86400000 }}
 
 )
 
