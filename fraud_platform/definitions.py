@@ -20,6 +20,7 @@ from fraud_platform.defs import (
     monitor,
     package,
     register,
+    serve,
     simulate,
     train,
 )
@@ -45,13 +46,14 @@ def build_defs(settings: Settings) -> dg.Definitions:
                 register.model_version,
                 package.bundle,
                 package.bento,
+                serve.live_store,
                 monitor.decisions,
                 monitor.feature_drift,
                 monitor.performance,
                 monitor.signal,
             ]
         ),
-        asset_checks=[*expectations.build_checks(), features.parity],
+        asset_checks=[*expectations.build_checks(), features.parity, serve.counts_every_event_once],
         jobs=automation.JOBS,
         schedules=[automation.nightly, automation.hourly_monitoring],
         sensors=[automation.approval, automation.drift, automation.following],
