@@ -4,7 +4,7 @@ Each stage runs in a process of its own (the peak is its own, with that of the p
 the stages that it needs left in a folder that is removed at the end. Nothing here is a test.
 
 Belongs here: which stages there are, running and printing them. Does not belong here: what a stage does
-(pipeline.py, online.py, hot.py, beside_feast.py, serving.py).
+(pipeline.py, online.py, engine.py, hot.py, beside_feast.py, serving.py).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fraud_platform.settings import PROJECT_ROOT, Settings
-from tests.perf import beside_feast, hot, online, pipeline, serving
+from tests.perf import beside_feast, engine, hot, online, pipeline, serving
 from tests.perf.measured import Measured, Sizes
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ STAGES: dict[str, Stage] = {
     "load": Stage("features, online: bulk load", online.load, ("features",)),
     "observe": Stage("features, online: by event", online.observe, ("features",)),
     "parity": Stage("features, online = offline", online.parity, ("features",)),
-    "engine": Stage("online engine, five entities", online.engine),
+    "engine": Stage("online engine, five entities", engine.engine),
     "hot": Stage("online engine, hot key", hot.hot),
     "feast": Stage("online engine beside Feast", beside_feast.feast),
     "labels": Stage("labels and training set", pipeline.labels, ("features",)),
@@ -93,12 +94,27 @@ def _ask_stage(name: str, var: Path, sizes: Sizes) -> tuple[Measured, float]:
     command = [sys.executable, "-m", "tests.perf.bench", "--one", name, "--var", str(var)]
     command += ["--transactions", str(sizes.transactions), "--events", str(sizes.events)]
     command += ["--hot", str(sizes.hot), "--cache", str(sizes.cache)]
-    done = subprocess.run(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"stage {name} failed; see above")
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(_output(name, command).splitlines()[-1])
     measured = Measured(found["rows"], tuple(found["seconds"]), found["note"], tuple(found["details"]))
     return measured, found["peak_kib"] / 1024
+
+
+def _output(name: str, command: list[str]) -> str:
+    """What the stage's process printed; whatever ends the wait, the process is told to clean up and end."""
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            output, _ = process.communicate()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+    if process.returncode != 0:
+        raise SystemExit(f"stage {name} failed; see above")
+    return output
+
+
+def _unwind(number: int, _: object) -> None:
+    """SIGTERM, too, ends what was started and removes what was made."""
+    raise SystemExit(128 + number)
 
 
 def bench(chosen: Sequence[str], sizes: Sizes) -> None:
@@ -178,6 +194,7 @@ def main() -> None:
         if value < least:
             parser.error(f"--{name} {value}: give {least} or more")
     sizes = Sizes(options.transactions, options.events, options.hot, options.cache.resolve())
+    signal.signal(signal.SIGTERM, _unwind)
     if options.one:
         run_stage(options.one, options.var, sizes)
     else:

@@ -21,8 +21,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.perf.clock import frozen_heap
 from tests.perf.measured import Measured, Sizes, quantile
-from tests.perf.online import frozen_heap
 
 if TYPE_CHECKING:
     from fraud_platform.defs.platform import Platform

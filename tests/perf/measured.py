@@ -1,15 +1,13 @@
 """What a stage of the benchmark found, and the few figures that are made of timings.
 
-Belongs here: values and arithmetic. Does not belong here: running or printing anything.
+Belongs here: values and arithmetic. Does not belong here: running, timing (clock.py) or printing anything.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +66,3 @@ def told(figures: dict[str, float], targets: dict[str, float] | None = None) -> 
 def slope(places: Sequence[float], values: Sequence[float]) -> float:
     """Of the straight line with the least squares."""
     return float(np.polyfit(places, values, 1)[0])
-
-
-def yardstick() -> int:
-    """Nanoseconds of a piece of work that never changes: how fast the machine is just now."""
-    started = time.perf_counter_ns()
-    for number in range(40):
-        blake2b(b"%d" % number, digest_size=16).digest()
-    return time.perf_counter_ns() - started
