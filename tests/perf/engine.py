@@ -23,7 +23,7 @@ SPEED_TARGET = 4_000
 TARGETS_US = {"p50": 200.0, "p99": 600.0}
 BLOCK = 250_000
 BLOCKS_AT_LEAST = 10
-WARM_DAYS = 31
+WARM_DAYS = 30
 """By then the longest window is full and entries leave it."""
 SLOPE_EVENTS = 1_000_000
 LONG = 1_000_000
@@ -44,10 +44,10 @@ def engine(platform: Platform, sizes: Sizes) -> Measured:
         for number, block in enumerate(payments.blocks(size)):
             with frozen_heap():
                 took = timed(online, block)
-            blocks.append(_Block.of((number + 1) * size, payments, took, path))
+            blocks.append(_Block.of(payments, number * size, took, path))
             if sizes.events > LONG:
                 print(blocks[-1], file=sys.stderr)
-    warm = [block for block in blocks if block.day >= WARM_DAYS] or blocks[-1:]
+    warm = [block for block in blocks if payments.day(block.start) >= WARM_DAYS] or blocks[-1:]
     return _engine_measured(warm, blocks)
 
 
@@ -58,8 +58,9 @@ def folder_bytes(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class _Block:
-    """One block of events: how many there were by its end, the day, and what its events took."""
+    """One block of events: how many there were before and after it, the day then, what they took."""
 
+    start: int
     events: int
     day: float
     took: Took
@@ -68,11 +69,12 @@ class _Block:
     file_mib: float
 
     @classmethod
-    def of(cls, events: int, payments: Payments, took: Took, path: Path) -> _Block:
+    def of(cls, payments: Payments, start: int, took: Took, path: Path) -> _Block:
         memory = psutil.Process().memory_info()
         private = (memory.rss - memory.shared) / MIB
+        events = start + len(took.transactions)
         day = payments.day(events)
-        return cls(events, day, took, private, memory.rss / MIB, folder_bytes(path) / MIB)
+        return cls(start, events, day, took, private, memory.rss / MIB, folder_bytes(path) / MIB)
 
     @property
     def p50_us(self) -> float:

@@ -73,13 +73,17 @@ class HotWorld:
     def land(self, folder: Path) -> None:
         """The world as files that the simulated mapping reads."""
         moments = pd.to_datetime(self.frame["event_time"], unit="ms", utc=True)
+        report = {
+            "transaction_id": ["t0"],
+            "source": "chargeback",
+            "outcome": "fraud",
+            "known_at": moments[:1],
+        }
         for name, frame in (
             ("transactions", self.frame.assign(event_time=moments)),
-            ("labels", pd.DataFrame({"transaction_id": ["t0"], "known_at": moments[:1]})),
+            ("labels", pd.DataFrame(report)),
         ):
             (folder / name).mkdir(parents=True)
-            if name == "labels":
-                frame = frame.assign(source="chargeback", outcome="fraud")
             frame.to_parquet(folder / name / "all.parquet")
 
     def batches(self) -> Iterator[list[Transaction]]:
