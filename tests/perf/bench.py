@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,19 +84,38 @@ def run_stage(name: str, var: Path, sizes: Sizes) -> None:
     from fraud_platform.defs.platform import Platform
 
     measured = STAGES[name].run(Platform(Settings(var)), sizes)
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    answer = {"rows": measured.rows, "seconds": measured.seconds, "note": measured.note, "peak_kib": peak}
-    print(json.dumps({**answer, "details": measured.details}))
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    peak_mib = max(one.ru_maxrss for one in used) / 1024
+    processor_s = sum(one.ru_utime + one.ru_stime for one in used)
+    print(json.dumps({**asdict(measured), "peak_mib": peak_mib, "processor_s": processor_s}))
 
 
-def _ask_stage(name: str, var: Path, sizes: Sizes) -> tuple[Measured, float]:
-    """What a stage measured, and its peak memory in MiB."""
+@dataclass(frozen=True)
+class Ran:
+    """What a stage measured, the peak memory of one of its processes, the processor time of them all."""
+
+    measured: Measured
+    peak_mib: float
+    processor_s: float
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """In the table's order, empty where the stage could not run."""
+        if not self.measured.seconds:
+            return ("",) * 5
+        rows, seconds = self.measured.rows, self.measured.median
+        speed = rows / seconds
+        told = f"{speed:,.{0 if speed >= 10 else 2}f}"
+        return f"{rows:,}", f"{seconds:.2f}", told, f"{self.processor_s:.1f}", f"{self.peak_mib:,.0f}"
+
+
+def _ask_stage(name: str, var: Path, sizes: Sizes) -> Ran:
     command = [sys.executable, "-m", "tests.perf.bench", "--one", name, "--var", str(var)]
     command += ["--transactions", str(sizes.transactions), "--events", str(sizes.events)]
     command += ["--hot", str(sizes.hot), "--cache", str(sizes.cache)]
     found = json.loads(_output(name, command).splitlines()[-1])
     measured = Measured(found["rows"], tuple(found["seconds"]), found["note"], tuple(found["details"]))
-    return measured, found["peak_kib"] / 1024
+    return Ran(measured, found["peak_mib"], found["processor_s"])
 
 
 def _output(name: str, command: list[str]) -> str:
@@ -129,15 +148,15 @@ def bench(chosen: Sequence[str], sizes: Sizes) -> None:
         for name in with_needs(chosen):
             status.update(STAGES[name].title)
             ask = _ask_alone if name in ALONE else _ask_stage
-            measured, peak = ask(name, world, sizes)
+            ran = ask(name, world, sizes)
             if name in chosen:
-                table.add_row(STAGES[name].title, *_figures(measured, peak), measured.note)
-                found[name] = measured.details
+                table.add_row(STAGES[name].title, *ran.figures, ran.measured.note)
+                found[name] = ran.measured.details
     console.print(table)
     _print_details(console, found)
 
 
-def _ask_alone(name: str, _: Path, sizes: Sizes) -> tuple[Measured, float]:
+def _ask_alone(name: str, _: Path, sizes: Sizes) -> Ran:
     with _folder() as var:
         return _ask_stage(name, var, sizes)
 
@@ -146,22 +165,10 @@ def _table(sizes: Sizes) -> Table:
     from rich.table import Table
 
     table = Table("stage", title=f"{sizes.transactions:,} transactions")
-    for title in ("rows", "seconds", "rows/s", "peak MiB"):
+    for title in ("rows", "seconds", "rows/s", "processor s", "peak MiB"):
         table.add_column(title, justify="right")
     table.add_column("note")
     return table
-
-
-def _figures(measured: Measured, peak: float) -> tuple[str, str, str, str]:
-    if not measured.seconds:
-        return "", "", "", ""
-    speed = measured.rows / measured.median
-    return (
-        f"{measured.rows:,}",
-        f"{measured.median:.2f}",
-        f"{speed:,.{0 if speed >= 10 else 2}f}",
-        f"{peak:,.0f}",
-    )
 
 
 def _print_details(console: Console, found: dict[str, tuple[str, ...]]) -> None:
