@@ -139,7 +139,7 @@ def _next_steps(settings: Settings) -> str:
             "  make ui                                     Dagster and MLflow over the same var/",
             "  .venv/bin/fraud-platform serve              the approved Bento on port 3000",
             "  .venv/bin/fraud-platform versions           models, gates and approvals",
-            "  .venv/bin/fraud-platform parity --all       replay the whole timeline, compare every bit",
+            "  .venv/bin/fraud-platform parity             replay the whole timeline, compare every bit",
             "  .venv/bin/fraud-platform run --dataset my.yaml --source my/files",
         )
     )
