@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from fraud_platform.policy import load_policy_text
 from fraud_platform.rules import load_rules_text
 from fraud_platform.settings import PROJECT_ROOT
 from fraud_platform.simulate import WorldSpec, simulate
+from tests.stores import Stores
 
 ROWS = 3000
 NOW_MS = 1_790_000_000_000
@@ -42,6 +43,14 @@ BAD_ROWS: dict[str, dict[str, str]] = {
     "inexact_amount": {"amount": "1.005"},
 }
 """Rule that quarantines a row -> what is wrong in it."""
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+    """Empty online stores of every kind; their servers run until the end of the session."""
+    opened = Stores(tmp_path_factory.mktemp("stores"))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")
