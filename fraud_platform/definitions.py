@@ -21,6 +21,7 @@ from fraud_platform.defs import (
     package,
     parity,
     register,
+    serve,
     simulate,
     train,
 )
@@ -48,13 +49,14 @@ def build_defs(settings: Settings) -> dg.Definitions:
                 register.model_version,
                 package.bundle,
                 package.bento,
+                serve.live_store,
                 monitor.decisions,
                 monitor.feature_drift,
                 monitor.performance,
                 monitor.signal,
             ]
         ),
-        asset_checks=expectations.build_checks(),
+        asset_checks=[*expectations.build_checks(), serve.counts_every_event_once],
         jobs=automation.JOBS,
         schedules=[automation.nightly, automation.hourly_monitoring],
         sensors=[automation.approval, automation.drift, automation.following],

@@ -46,7 +46,7 @@ class SeenRecord(msgspec.Struct, array_like=True):
 
 
 encode = msgspec.msgpack.Encoder().encode
-_decode_state = msgspec.msgpack.Decoder(State).decode
+decode_state = msgspec.msgpack.Decoder(State).decode
 _decode_seen = msgspec.msgpack.Decoder(SeenRecord).decode
 _decode_vector = msgspec.msgpack.Decoder(Vector).decode
 
@@ -130,7 +130,7 @@ class LmdbKeySession:
 
     def state(self) -> State | None:
         data = self._txn.get(state_key(self._prefix), db=self._keys)
-        return None if data is None else _decode_state(data)
+        return None if data is None else decode_state(data)
 
     def save(self, state: State) -> None:
         self._txn.put(state_key(self._prefix), encode(state), db=self._keys)

@@ -155,6 +155,14 @@ def serve(
     serve_bento(settings_of(dataset, None), port)
 
 
+@app.command("go-live")
+def go_live(dataset: Dataset = None) -> None:
+    """Makes the service's store anew from the warehouse and its logs; a running service goes on with it."""
+    from fraud_platform.cli.go_live import go_live as make
+
+    make(settings_of(dataset, None))
+
+
 @app.command()
 def monitor(dataset: Dataset = None) -> None:
     """Takes the decision log into the warehouse; drift and delayed performance."""

@@ -77,7 +77,13 @@ monitoring = dg.define_asset_job(
     description="The decision log into the warehouse; drift and delayed performance",
 )
 
-JOBS = (building, learning, packaging, monitoring)
+going_live = dg.define_asset_job(
+    "going_live",
+    selection=dg.AssetSelection.groups("serve"),
+    description="The service's store made anew beside the running one, and put in its place",
+)
+
+JOBS = (building, learning, packaging, going_live, monitoring)
 
 nightly = dg.ScheduleDefinition(
     name="nightly_retraining",
