@@ -22,7 +22,7 @@ from fraud_platform.features.state import NEVER, Entry, KnownPlace, State
 from fraud_platform.schema import LabelEvent, Transaction
 
 LATENESS_MS = 86_400_000
-"""How far behind the newest event of its keys an event is answered exactly for certain."""
+"""How far behind the newest event of the store an event is answered exactly for certain."""
 TRIM_ENTRIES = 64
 """Entries that one event trims of a key at the most, so that no event pays for many."""
 
@@ -228,10 +228,11 @@ class Engine:
         moment = transaction.event_time
         if moment - plan.reach <= max(state.trimmed_last, state.trimmed_report):
             raise TooLateError(
-                f"transaction {transaction.transaction_id!r}: event_time {moment} is "
-                f"{(max(state.moment, state.last) - moment) / LATENESS_MS:.1f} days older than what its "
-                f"{plan.name} has seen, and the log its windows need is gone; events are answered exactly up "
-                f"to {LATENESS_MS // 86_400_000} day late: send them in time, or rebuild the store with them"
+                f"transaction {transaction.transaction_id!r}: event_time {moment} is too late: of its "
+                f"{plan.name} the log is needed from {moment - plan.reach} on, and was trimmed up to "
+                f"{max(state.trimmed_last, state.trimmed_report)}; what is at most "
+                f"{LATENESS_MS // 3_600_000} h behind the newest event is answered exactly: send events in "
+                f"time, or rebuild the store with them"
             )
         if state.moment < moment:
             plan.advance(state, moment, log)
