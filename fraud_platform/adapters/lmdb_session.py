@@ -25,7 +25,7 @@ import msgspec
 
 from fraud_platform.features.engine import Engine, Key, Seen, Vector
 from fraud_platform.features.plan import EntityPlan
-from fraud_platform.features.state import NEVER, Entry, State
+from fraud_platform.features.state import FAR, NEVER, Entry, State
 from fraud_platform.schema import Transaction
 
 TABLES = ("meta", "keys", "seen", "vectors", "known", "due")
@@ -35,6 +35,7 @@ FORGOTTEN_EACH = 2
 _TOKEN_BYTES = 16
 _NO_TOKEN = bytes(_TOKEN_BYTES)
 _MOMENT = struct.Struct(">Q")
+_TRANSACTION, _REPORT = b"\x02", b"\x03"
 
 
 class SeenRecord(msgspec.Struct, array_like=True):
@@ -71,7 +72,7 @@ def state_key(prefix: bytes) -> bytes:
 
 
 def log_key(prefix: bytes, is_report: bool, moment: int, transaction: bytes) -> bytes:
-    return prefix + (b"\x03" if is_report else b"\x02") + _MOMENT.pack(moment) + transaction
+    return prefix + (_REPORT if is_report else _TRANSACTION) + _MOMENT.pack(moment) + transaction
 
 
 def dated(moment: int, name: bytes) -> bytes:
@@ -111,7 +112,11 @@ class EntryCodec:
         place = None
         if self._has_place and not isnan(fields[1]):
             place = (moment, fields[1], fields[2])
-        values = tuple(None if v == _NO_TOKEN else v for v in fields[len(fields) - self._columns :])
+        if not self._columns:
+            return Entry(moment, fields[0], place)
+        values = fields[-self._columns :]
+        if _NO_TOKEN in values:
+            values = tuple([None if value == _NO_TOKEN else value for value in values])
         return Entry(moment, fields[0], place, values)
 
 
@@ -151,6 +156,22 @@ class LmdbKeySession:
             if name >= end:
                 return
             yield unpack(_MOMENT.unpack_from(name, start)[0], data)
+
+    def leave(self, is_report: bool, lower: int, bound: int, upper: int) -> tuple[list[Entry], int]:
+        cursor, unpack, prefix = self._cursor, self._codec.unpack, self._prefix
+        entries: list[Entry] = []
+        end = log_key(prefix, is_report, upper, b"")
+        is_there = cursor.set_range(log_key(prefix, is_report, lower, b""))
+        while is_there:
+            name = cursor.key()
+            if name >= end:
+                break
+            moment = _MOMENT.unpack_from(name, len(prefix) + 1)[0]
+            if moment >= bound:
+                return entries, moment
+            entries.append(unpack(moment, cursor.value()))
+            is_there = cursor.next()
+        return entries, FAR
 
     def scan_back(self, upper: int) -> Iterator[Entry]:
         beginning = log_key(self._prefix, False, 0, b"")
@@ -261,10 +282,12 @@ class LmdbSession:
         moment, name = transaction.event_time, token(transaction.transaction_id)
         self.txn.put(name, encode(SeenRecord(seen_keys(transaction), moment)), db=self.tables["seen"])
         self.txn.put(dated(moment, name), encode(vector), db=self.tables["vectors"])
-        for expired in self._expired("vectors", moment - self._engine.retention_ms):
+        old = self._expired("vectors", moment - self._engine.retention_ms)
+        for expired in old:
             self.txn.put(expired, b"", db=self.tables["known"])
-        for expired in self._expired("known", moment - self._engine.contract.report_horizon_ms):
-            self.txn.delete(expired[_MOMENT.size :], db=self.tables["seen"])
+        if old:
+            for expired in self._expired("known", moment - self._engine.contract.report_horizon_ms):
+                self.txn.delete(expired[_MOMENT.size :], db=self.tables["seen"])
 
     def mark_reported(self, transaction_id: str, known_at: int) -> None:
         name = token(transaction_id)

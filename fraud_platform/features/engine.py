@@ -17,7 +17,7 @@ from fraud_platform.features.aggregates import Now
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.late import as_of
 from fraud_platform.features.plan import EntityPlan, KeyLog, compile_plans
-from fraud_platform.features.rows import RowExpression, column_value, row_expression, transaction_place
+from fraud_platform.features.rows import RowExpression, row_expression, transaction_place
 from fraud_platform.features.state import NEVER, Entry, KnownPlace, State
 from fraud_platform.schema import LabelEvent, Transaction
 
@@ -209,10 +209,12 @@ class Engine:
         else:
             plan.advance(state, now.time, log)
             plan.read(state, now, vector)
-        entry = self._entry(session, plan, transaction)
-        plan.take(state, entry, log)
-        if plan.has_log:
-            log.append(transaction.transaction_id, entry)
+        transaction_id, entry = transaction.transaction_id, self._entry(session, plan, transaction)
+        left = plan.take(state, entry, log)
+        if plan.has_moments_only:
+            transaction_id, entry = "", Entry(left)
+        if plan.has_log and entry.moment != NEVER:
+            log.append(transaction_id, entry)
             if not is_behind and now.time - plan.reach - LATENESS_MS - plan.stride > max(
                 state.log_from, state.first
             ):
@@ -282,6 +284,6 @@ class Engine:
             place = (transaction.event_time, transaction.latitude, transaction.longitude)
         if not plan.distinct_columns:
             return Entry(transaction.event_time, transaction.amount_minor, place)
-        values = [column_value(transaction, column) for column in plan.distinct_columns]
-        tokens = tuple(None if value is None else session.token(str(value)) for value in values)
+        values = [getattr(transaction, column) for column in plan.distinct_columns]
+        tokens = tuple([session.token(value) if value else None for value in values])
         return Entry(transaction.event_time, transaction.amount_minor, place, tokens)

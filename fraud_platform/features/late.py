@@ -36,6 +36,7 @@ class _Overlay:
 
     def __init__(self, log: KeyLog) -> None:
         self.scan = log.scan
+        self.leave = log.leave
         self.scan_back = log.scan_back
         self._stored = log.count
         self._times: dict[tuple[int, bytes, int], int] = {}

@@ -6,12 +6,12 @@ States and log entries are stored (engine, adapters).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-from fraud_platform.features.aggregates import Aggregate, Now, Slots, aggregate, check_aggregate
+from fraud_platform.features.aggregates import Aggregate, Now, Reader, Slots, aggregate, check_aggregate
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.features.state import FAR, WAITING_MAX, Entry, State
 from fraud_platform.schema import Transaction
@@ -24,6 +24,10 @@ class KeyLog(Protocol):
 
     def scan(self, is_report: bool, lower: int, upper: int) -> Iterable[Entry]:
         """Entries of one stream with lower <= moment < upper, in order of moment."""
+
+    def leave(self, is_report: bool, lower: int, bound: int, upper: int) -> tuple[list[Entry], int]:
+        """Entries with lower <= moment < bound, and the moment of the next one, FAR where there is none; all of
+        them before `upper`."""
 
     def scan_back(self, upper: int) -> Iterable[Entry]:
         """Transactions before a moment, the latest first."""
@@ -58,6 +62,11 @@ class EntityPlan:
         return max(self.windows + self.report_windows, default=0)
 
     @cached_property
+    def has_moments_only(self) -> bool:
+        """The log is asked for nothing but moments: those that a State still knows need not be in it."""
+        return self.has_log and not self.windows and not self.has_place
+
+    @cached_property
     def stride(self) -> int:
         """A busy key's log is trimmed once so much (ms) of it is needed no more."""
         return max(self.reach // 8, TRIM_STRIDE_MIN_MS)
@@ -83,25 +92,33 @@ class EntityPlan:
         return values if all(values) else None
 
     @cached_property
-    def window_totals(self) -> tuple[tuple[int, int, bool, tuple[tuple[int, int], ...]], ...]:
-        """Of each window: number, ms, whether it keeps squares, and (slot, column) of its distincts."""
+    def _totals(self) -> tuple[tuple[bool, tuple[tuple[int, int], ...]], ...]:
+        """Of each window: whether it keeps squares, and (slot, column) of its distincts."""
         return tuple(
             (
-                window,
-                width,
                 window in self.square_windows,
                 tuple((slot, column) for slot, (column, w) in enumerate(self.distincts) if w == window),
             )
-            for window, width in enumerate(self.windows)
+            for window in range(len(self.windows))
         )
 
     def read(self, state: State, now: Now, vector: list[float | str | None]) -> None:
-        for place_in_vector, value in self._values:
-            vector[place_in_vector] = value(state, now)
+        for places, values in self._values:
+            vector[places] = values(state, now)
 
     @cached_property
-    def _values(self) -> tuple[tuple[int, Callable[[State, Now], float | None]], ...]:
-        return tuple((place_in_vector, reader.value) for place_in_vector, reader in self.readers)
+    def _values(self) -> tuple[tuple[slice, Reader], ...]:
+        """Neighbours in the vector of one kind and stream are read together."""
+        runs: list[list[tuple[int, Aggregate]]] = []
+        for place, reader in self.readers:
+            if runs and _are_neighbours(*runs[-1][-1], place, reader):
+                runs[-1].append((place, reader))
+            else:
+                runs.append([(place, reader)])
+        return tuple(
+            (slice(run[0][0], run[-1][0] + 1), type(run[0][1]).together([reader for _, reader in run]))
+            for run in runs
+        )
 
     def advance(self, state: State, moment: int, log: KeyLog) -> None:
         """Moves every window's totals from [state.moment - w, state.moment) to [moment - w, moment).
@@ -122,13 +139,17 @@ class EntityPlan:
                 self._add_report(state, entry.moment, moment)
         state.moment = moment
 
-    def take(self, state: State, entry: Entry, log: KeyLog) -> None:
-        """A transaction of the log becomes a fact of the past, and counts in the windows ahead of it."""
-        state.remember(entry.moment, entry.place)
+    def take(self, state: State, entry: Entry, log: KeyLog) -> int:
+        """A transaction becomes a fact of the past, and counts in the windows ahead of it.
+
+        Returns the moment that the State does not know any more, NEVER where there is none.
+        """
+        left = state.remember(entry.moment, entry.place)
         if entry.moment < state.moment:
             self._add(state, entry, state.moment, log)
         elif state.waiting is not None:
             state.waiting = [*state.waiting, entry] if len(state.waiting) < WAITING_MAX else None
+        return left
 
     def take_report(self, state: State, known_at: int) -> None:
         state.last_report = max(state.last_report, known_at)
@@ -143,7 +164,7 @@ class EntityPlan:
 
     def change(self, state: State, window: int, entry: Entry, sign: int, log: KeyLog) -> None:
         """Counts an entry into one window (sign 1) or out of it (sign -1)."""
-        _, _, has_square, distincts = self.window_totals[window]
+        has_square, distincts = self._totals[window]
         amount = entry.amount_minor
         state.counts[window] += sign
         state.sums[window] += sign * amount
@@ -185,22 +206,19 @@ class EntityPlan:
                 state.reports[window] += 1
 
     def _expire(self, state: State, window: int, bound: int, log: KeyLog) -> None:
-        oldest = FAR
-        for entry in log.scan(False, state.oldest[window], state.moment):
-            if entry.moment >= bound:
-                oldest = entry.moment
-                break
+        entries, state.oldest[window] = log.leave(False, state.oldest[window], bound, state.moment)
+        for entry in entries:
             self.change(state, window, entry, -1, log)
-        state.oldest[window] = oldest
+
+
+def _are_neighbours(place: int, reader: Aggregate, next_place: int, next_reader: Aggregate) -> bool:
+    is_alike = type(reader) is type(next_reader) and reader.feature.stream == next_reader.feature.stream
+    return is_alike and next_place == place + 1
 
 
 def _expire_reports(state: State, window: int, bound: int, log: KeyLog) -> None:
-    oldest = FAR
-    for entry in log.scan(True, state.oldest_report[window], state.moment):
-        if entry.moment >= bound:
-            oldest = entry.moment
-            break
-        state.reports[window] -= 1
+    entries, oldest = log.leave(True, state.oldest_report[window], bound, state.moment)
+    state.reports[window] -= len(entries)
     state.oldest_report[window] = oldest
 
 

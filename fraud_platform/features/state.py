@@ -6,8 +6,6 @@ The totals cover [moment - w, moment) for each window w; what is newer waits unt
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 
 NEVER = -1
@@ -24,7 +22,7 @@ KnownPlace = tuple[int, float, float]
 """event_time, latitude, longitude."""
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One line of a key's log. values: a token for each distinct column of the entity, None if missing."""
 
     moment: int
@@ -82,16 +80,23 @@ class State(msgspec.Struct, array_like=True):
             return self.place
         return self.place_before
 
-    def remember(self, moment: int, place: KnownPlace | None) -> None:
-        """Takes one transaction into the facts of the past, whatever its order of arrival."""
+    def remember(self, moment: int, place: KnownPlace | None) -> int:
+        """Takes one transaction into the facts of the past, whatever its order of arrival.
+
+        Returns the moment that is neither the last nor the one before any more, NEVER where there is none.
+        """
         if self.first == NEVER or moment < self.first:
             self.first = moment
-        if moment > self.last:
-            self.before_last, self.last = self.last, moment
-        elif self.before_last < moment < self.last:
-            self.before_last = moment
         if place is not None:
             self._remember_place(place)
+        left = NEVER
+        if moment > self.last:
+            left, self.before_last, self.last = self.before_last, self.last, moment
+        elif self.before_last < moment < self.last:
+            left, self.before_last = self.before_last, moment
+        elif moment < self.before_last:
+            left = moment
+        return left
 
     def forget(self, moment: int, place: KnownPlace | None) -> None:
         """Notes one transaction that leaves the log."""
