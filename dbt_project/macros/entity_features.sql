@@ -5,6 +5,7 @@
 {%- macro entity_features(entity) -%}
 {%- set keys = var('entities')[entity] -%}
 {%- set features = features_of_entity(entity) -%}
+{%- set plan = plan_of(features) -%}
 {%- set columns = columns_read(keys, features) -%}
 {%- set has_reports = features | selectattr('stream', 'defined') | list | length > 0 -%}
 
@@ -39,18 +40,98 @@ with timeline as (
 
 ),
 
+neighbours as (
+
+  select
+    *
+    {%- for of in plan['distinct'] %},
+    lag(moment) {{ occurrences(entity, of) }} as previous_{{ of }},
+    lead(moment) {{ occurrences(entity, of) }} as next_{{ of }}
+    {%- endfor %}
+  from timeline
+
+),
+
+running_totals as (
+
+  select
+    transaction_id,
+    event_time,
+    moment,
+    {{ keys | join(', ') }},
+    place
+    {%- for name, expression in plan['totals'].items() %},
+    coalesce(sum({{ expression }}) {{ running(entity) }}, 0) as {{ name }}
+    {%- endfor %}
+    {%- for name, of in plan['facts'].items() %},
+    {{ of[0] }}({{ of[1] }}) {{ running(entity) }} as {{ name }}
+    {%- endfor %}
+  from neighbours
+
+),
+
+looked_up as (
+
+  select
+    *
+    {%- for window_ms, names in plan['looked_up'].items() %},
+    {{ at_start(entity, names, window_ms) }} as before_{{ window_ms }}
+    {%- endfor %}
+  from running_totals
+
+),
+
 final as (
 
   select
     transaction_id,
     event_time,
     {%- for feature in features %}
-    {{ aggregate(feature) }} as {{ feature['name'] }}{{ ',' if not loop.last }}
+    {{ aggregate(feature)['value'] }} as {{ feature['name'] }}{{ ',' if not loop.last }}
     {%- endfor %}
-  from timeline
-  qualify transaction_id is not null
+  from looked_up
+  where transaction_id is not null
 
 )
 
 select * from final
+{%- endmacro -%}
+
+{#-
+  What an entity's features need together. totals: name -> the integer that is summed; facts; distinct: columns whose
+  neighbours are needed; looked_up: window -> the totals that are needed at its start.
+  A value is present from an occurrence whose predecessor has left the window until one that leaves it before its
+  successor comes, so that different values are counted by two running totals, of starts and of ends.
+-#}
+{%- macro plan_of(features) -%}
+  {%- set plan = {'totals': {}, 'facts': {}, 'distinct': [], 'looked_up': {}} -%}
+  {%- for feature in features -%}
+    {%- set needs, window_ms = aggregate(feature), feature['window_ms'] -%}
+    {%- set names = needs['totals'] | list -%}
+    {%- do plan['totals'].update(needs['totals']) -%}
+    {%- do plan['facts'].update(needs['facts']) -%}
+    {%- if needs['distinct'] -%}
+      {%- set of = needs['distinct'] -%}
+      {%- do plan['distinct'].append(of) if of not in plan['distinct'] -%}
+      {%- do plan['totals'].update({starts(of, window_ms): is_start(of, window_ms), ends(of, window_ms): is_end(of, window_ms)}) -%}
+      {%- do names.append(ends(of, window_ms)) -%}
+    {%- endif -%}
+    {%- if window_ms -%}
+      {%- set known = plan['looked_up'].setdefault(window_ms, []) -%}
+      {%- do known.extend(names | reject('in', known) | list) -%}
+    {%- endif -%}
+  {%- endfor -%}
+  {{- return(plan) -}}
+{%- endmacro -%}
+
+{%- macro occurrences(entity, of) -%}
+  over (partition by {{ (var('entities')[entity] + [of]) | join(', ') }} order by moment)
+{%- endmacro -%}
+
+{%- macro is_start(of, window_ms) -%}
+  case when {{ of }} is not null and (previous_{{ of }} is null or previous_{{ of }} < {{ window_start('moment', window_ms) }}) then 1 else 0 end
+{%- endmacro -%}
+
+{%- macro is_end(of, window_ms) -%}
+  case when {{ of }} is not null and (next_{{ of }} is null or moment < {{ window_start('next_' ~ of, window_ms) }}) then 1 else 0 end
 {%- endmacro -%}
