@@ -9,7 +9,7 @@
 {%- set columns = columns_read(keys, features) -%}
 {%- set has_reports = features | selectattr('stream', 'defined') | list | length > 0 -%}
 
-with timeline as (
+with streams as (
 
   select
     transaction_id,
@@ -40,15 +40,38 @@ with timeline as (
 
 ),
 
+timeline as (
+
+  select
+    transaction_id,
+    event_time,
+    moment,
+    {{ keys | join(', ') }},
+    place
+    {%- for of in plan['distinct'] if of not in keys %},
+    {{ of }}
+    {%- endfor %}
+    {%- for name, expression in plan['totals'].items() %},
+    {{ expression }} as {{ name }}
+    {%- endfor %}
+    {%- for name, of in plan['facts'].items() %},
+    {{ of[1] }} as {{ name }}
+    {%- endfor %}
+  from streams
+
+),
+{% if built_through() is not none %}
+{{ condensed(keys, plan) }}
+{% endif %}
 neighbours as (
 
   select
     *
     {%- for of in plan['distinct'] %},
-    lag(moment) {{ occurrences(entity, of) }} as previous_{{ of }},
-    lead(moment) {{ occurrences(entity, of) }} as next_{{ of }}
+    lag(moment) {{ occurrences(keys, of) }} as previous_{{ of }},
+    lead(moment) {{ occurrences(keys, of) }} as next_{{ of }}
     {%- endfor %}
-  from timeline
+  from {{ 'timeline' if built_through() is none else 'condensed' }}
 
 ),
 
@@ -60,11 +83,14 @@ running_totals as (
     moment,
     {{ keys | join(', ') }},
     place
-    {%- for name, expression in plan['totals'].items() %},
-    coalesce(sum({{ expression }}) {{ running(entity) }}, 0) as {{ name }}
+    {%- for name in plan['totals'] %},
+    coalesce(sum({{ name }}) {{ running(keys) }}, 0) as {{ name }}
+    {%- endfor %}
+    {%- for name, expression in plan['presence'].items() %},
+    coalesce(sum({{ expression }}) {{ running(keys) }}, 0) as {{ name }}
     {%- endfor %}
     {%- for name, of in plan['facts'].items() %},
-    {{ of[0] }}({{ of[1] }}) {{ running(entity) }} as {{ name }}
+    {{ of[0] }}({{ name }}) {{ running(keys) }} as {{ name }}
     {%- endfor %}
   from neighbours
 
@@ -75,7 +101,7 @@ looked_up as (
   select
     *
     {%- for window_ms, names in plan['looked_up'].items() %},
-    {{ at_start(entity, names, window_ms) }} as before_{{ window_ms }}
+    {{ at_start(keys, names, window_ms) }} as before_{{ window_ms }}
     {%- endfor %}
   from running_totals
 
@@ -98,13 +124,13 @@ select * from final
 {%- endmacro -%}
 
 {#-
-  What an entity's features need together. totals: name -> the integer that is summed; facts; distinct: columns whose
-  neighbours are needed; looked_up: window -> the totals that are needed at its start.
+  What an entity's features need together. totals: name -> the integer of a row that is summed; facts; distinct: columns
+  whose neighbours are needed, and presence: name -> what is summed of them; looked_up: window -> the totals that are needed at its start.
   A value is present from an occurrence whose predecessor has left the window until one that leaves it before its
   successor comes, so that different values are counted by two running totals, of starts and of ends.
 -#}
 {%- macro plan_of(features) -%}
-  {%- set plan = {'totals': {}, 'facts': {}, 'distinct': [], 'looked_up': {}} -%}
+  {%- set plan = {'totals': {}, 'facts': {}, 'distinct': [], 'presence': {}, 'looked_up': {}} -%}
   {%- for feature in features -%}
     {%- set needs, window_ms = aggregate(feature), feature['window_ms'] -%}
     {%- set names = needs['totals'] | list -%}
@@ -113,7 +139,7 @@ select * from final
     {%- if needs['distinct'] -%}
       {%- set of = needs['distinct'] -%}
       {%- do plan['distinct'].append(of) if of not in plan['distinct'] -%}
-      {%- do plan['totals'].update({starts(of, window_ms): is_start(of, window_ms), ends(of, window_ms): is_end(of, window_ms)}) -%}
+      {%- do plan['presence'].update({starts(of, window_ms): is_start(of, window_ms), ends(of, window_ms): is_end(of, window_ms)}) -%}
       {%- do names.append(ends(of, window_ms)) -%}
     {%- endif -%}
     {%- if window_ms -%}
@@ -124,14 +150,14 @@ select * from final
   {{- return(plan) -}}
 {%- endmacro -%}
 
-{%- macro occurrences(entity, of) -%}
-  over (partition by {{ (var('entities')[entity] + [of]) | join(', ') }} order by moment)
+{%- macro occurrences(keys, of) -%}
+  over (partition by {{ (keys + [of]) | join(', ') }} order by moment)
 {%- endmacro -%}
 
 {%- macro is_start(of, window_ms) -%}
-  case when {{ of }} is not null and (previous_{{ of }} is null or previous_{{ of }} < {{ window_start('moment', window_ms) }}) then 1 else 0 end
+  case when {{ of }} is not null and (previous_{{ of }} is null or previous_{{ of }} < {{ window_start('moment', window_ms) }}) then 1 else 0 end {{ and_gone(of) }}
 {%- endmacro -%}
 
 {%- macro is_end(of, window_ms) -%}
-  case when {{ of }} is not null and (next_{{ of }} is null or moment < {{ window_start('next_' ~ of, window_ms) }}) then 1 else 0 end
+  case when {{ of }} is not null and (next_{{ of }} is null or moment < {{ window_start('next_' ~ of, window_ms) }}) then 1 else 0 end {{ and_gone(of) }}
 {%- endmacro -%}

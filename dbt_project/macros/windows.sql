@@ -6,8 +6,8 @@
 -#}
 
 {#- Over everything of the key that lies before the row's moment. -#}
-{%- macro running(entity) -%}
-  over (partition by {{ var('entities')[entity] | join(', ') }} order by moment {{ adapter.dispatch('before_the_moment')() }})
+{%- macro running(keys) -%}
+  over (partition by {{ keys | join(', ') }} order by moment {{ adapter.dispatch('before_the_moment')() }})
 {%- endmacro -%}
 
 {%- macro default__before_the_moment() -%}
@@ -20,9 +20,9 @@
 {%- endmacro -%}
 
 {#- What `columns` were at the first row of the window, as one value. -#}
-{%- macro at_start(entity, columns, window_ms) -%}
+{%- macro at_start(keys, columns, window_ms) -%}
   first_value({{ adapter.dispatch('packed')(columns) }}) over (
-    partition by {{ var('entities')[entity] | join(', ') }}
+    partition by {{ keys | join(', ') }}
     order by moment
     range between {{ 'moment - ' ~ window_start('moment', window_ms) if var('tail_ms') else window_ms }} preceding and current row
   )
