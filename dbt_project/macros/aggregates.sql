@@ -1,7 +1,7 @@
 {#-
   One macro a kind of aggregate, named aggregate_<kind>. It returns what it needs of the entity's timeline (see
   entity_features) and `value`, a DOUBLE made of that:
-    totals: name -> an integer of a row, summed over the window, read by inside();
+    totals: name -> an integer of a row, summed over the window, read by inside(); count_<name>: 1 or NULL;
     facts: name -> [min or max, of a row's expression] over the key's whole past;
     distinct: the column whose different values in the window present() counts.
   Its twin is the class of the same kind in fraud_platform/features/aggregates.py. On rows of the other stream
@@ -87,7 +87,7 @@
 {%- endmacro -%}
 
 {%- macro one_of(column) -%}
-  case when {{ column }} is not null then 1 else 0 end
+  case when {{ column }} is not null then 1 end
 {%- endmacro -%}
 
 {#- Integers of 128 bits, and their nearest double by two correctly rounded steps, the same in every engine. -#}

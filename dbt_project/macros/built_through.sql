@@ -121,10 +121,6 @@ condensed as (
   end
 {%- endmacro -%}
 
-{%- macro and_gone(of) -%}
-  {{ '+ gone_' ~ of if built_through() is not none }}
-{%- endmacro -%}
-
 {#- One transaction: what was built of these moments before goes as the new rows come. -#}
 {%- macro get_incremental_built_through_sql(arguments) -%}
   {%- set columns = arguments['dest_columns'] | map(attribute='quoted') | join(', ') -%}

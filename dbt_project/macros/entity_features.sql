@@ -84,10 +84,10 @@ running_totals as (
     {{ keys | join(', ') }},
     place
     {%- for name in plan['totals'] %},
-    coalesce(sum({{ name }}) {{ running(keys) }}, 0) as {{ name }}
+    {{ running_total(name, keys, name.startswith('count_')) }} as {{ name }}
     {%- endfor %}
     {%- for name, expression in plan['presence'].items() %},
-    coalesce(sum({{ expression }}) {{ running(keys) }}, 0) as {{ name }}
+    {{ running_total(expression, keys, true) }} as {{ name }}
     {%- endfor %}
     {%- for name, of in plan['facts'].items() %},
     {{ of[0] }}({{ name }}) {{ running(keys) }} as {{ name }}
@@ -155,9 +155,13 @@ select * from final
 {%- endmacro -%}
 
 {%- macro is_start(of, window_ms) -%}
-  case when {{ of }} is not null and (previous_{{ of }} is null or previous_{{ of }} < {{ window_start('moment', window_ms) }}) then 1 else 0 end {{ and_gone(of) }}
+  {{ one_where(of, 'previous_' ~ of ~ ' is null or previous_' ~ of ~ ' < ' ~ window_start('moment', window_ms)) }}
 {%- endmacro -%}
 
 {%- macro is_end(of, window_ms) -%}
-  case when {{ of }} is not null and (next_{{ of }} is null or moment < {{ window_start('next_' ~ of, window_ms) }}) then 1 else 0 end {{ and_gone(of) }}
+  {{ one_where(of, 'next_' ~ of ~ ' is null or moment < ' ~ window_start('next_' ~ of, window_ms)) }}
+{%- endmacro -%}
+
+{%- macro one_where(of, condition) -%}
+  case when {{ of }} is not null and ({{ condition }}) then 1 {{ 'end' if built_through() is none else 'else 0 end + gone_' ~ of }}
 {%- endmacro -%}

@@ -10,6 +10,15 @@
   over (partition by {{ keys | join(', ') }} order by moment {{ adapter.dispatch('before_the_moment')() }})
 {%- endmacro -%}
 
+{#- Of ones and NULLs the sum is the count, which is faster; of a condensed past (built_through) it is not. -#}
+{%- macro running_total(expression, keys, is_count) -%}
+  {%- if is_count and built_through() is none -%}
+    count({{ expression }}) {{ running(keys) }}
+  {%- else -%}
+    coalesce(sum({{ expression }}) {{ running(keys) }}, 0)
+  {%- endif -%}
+{%- endmacro -%}
+
 {%- macro default__before_the_moment() -%}
   range between unbounded preceding and 1 preceding
 {%- endmacro -%}
