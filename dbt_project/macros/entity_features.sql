@@ -5,10 +5,11 @@
 {%- macro entity_features(entity) -%}
 {%- set keys = var('entities')[entity] -%}
 {%- set features = features_of_entity(entity) -%}
+{%- set plan = plan_of(features) -%}
 {%- set columns = columns_read(keys, features) -%}
 {%- set has_reports = features | selectattr('stream', 'defined') | list | length > 0 -%}
 
-with timeline as (
+with streams as (
 
   select
     transaction_id,
@@ -39,18 +40,128 @@ with timeline as (
 
 ),
 
+timeline as (
+
+  select
+    transaction_id,
+    event_time,
+    moment,
+    {{ keys | join(', ') }},
+    place
+    {%- for of in plan['distinct'] if of not in keys %},
+    {{ of }}
+    {%- endfor %}
+    {%- for name, expression in plan['totals'].items() %},
+    {{ expression }} as {{ name }}
+    {%- endfor %}
+    {%- for name, of in plan['facts'].items() %},
+    {{ of[1] }} as {{ name }}
+    {%- endfor %}
+  from streams
+
+),
+{% if built_through() is not none %}
+{{ condensed(keys, plan) }}
+{% endif %}
+neighbours as (
+
+  select
+    *
+    {%- for of in plan['distinct'] %},
+    lag(moment) {{ occurrences(keys, of) }} as previous_{{ of }},
+    lead(moment) {{ occurrences(keys, of) }} as next_{{ of }}
+    {%- endfor %}
+  from {{ 'timeline' if built_through() is none else 'condensed' }}
+
+),
+
+running_totals as (
+
+  select
+    transaction_id,
+    event_time,
+    moment,
+    {{ keys | join(', ') }},
+    place
+    {%- for name in plan['totals'] %},
+    {{ running_total(name, keys, name.startswith('count_')) }} as {{ name }}
+    {%- endfor %}
+    {%- for name, expression in plan['presence'].items() %},
+    {{ running_total(expression, keys, true) }} as {{ name }}
+    {%- endfor %}
+    {%- for name, of in plan['facts'].items() %},
+    {{ of[0] }}({{ name }}) {{ running(keys) }} as {{ name }}
+    {%- endfor %}
+  from neighbours
+
+),
+
+looked_up as (
+
+  select
+    *
+    {%- for window_ms, names in plan['looked_up'].items() %},
+    {{ at_start(keys, names, window_ms) }} as before_{{ window_ms }}
+    {%- endfor %}
+  from running_totals
+
+),
+
 final as (
 
   select
     transaction_id,
     event_time,
     {%- for feature in features %}
-    {{ aggregate(feature) }} as {{ feature['name'] }}{{ ',' if not loop.last }}
+    {{ aggregate(feature)['value'] }} as {{ feature['name'] }}{{ ',' if not loop.last }}
     {%- endfor %}
-  from timeline
-  qualify transaction_id is not null
+  from looked_up
+  where transaction_id is not null
 
 )
 
 select * from final
+{%- endmacro -%}
+
+{#-
+  What an entity's features need together. totals: name -> the integer of a row that is summed; facts; distinct: columns
+  whose neighbours are needed, and presence: name -> what is summed of them; looked_up: window -> the totals that are needed at its start.
+  A value is present from an occurrence whose predecessor has left the window until one that leaves it before its
+  successor comes, so that different values are counted by two running totals, of starts and of ends.
+-#}
+{%- macro plan_of(features) -%}
+  {%- set plan = {'totals': {}, 'facts': {}, 'distinct': [], 'presence': {}, 'looked_up': {}} -%}
+  {%- for feature in features -%}
+    {%- set needs, window_ms = aggregate(feature), feature['window_ms'] -%}
+    {%- set names = needs['totals'] | list -%}
+    {%- do plan['totals'].update(needs['totals']) -%}
+    {%- do plan['facts'].update(needs['facts']) -%}
+    {%- if needs['distinct'] -%}
+      {%- set of = needs['distinct'] -%}
+      {%- do plan['distinct'].append(of) if of not in plan['distinct'] -%}
+      {%- do plan['presence'].update({starts(of, window_ms): is_start(of, window_ms), ends(of, window_ms): is_end(of, window_ms)}) -%}
+      {%- do names.append(ends(of, window_ms)) -%}
+    {%- endif -%}
+    {%- if window_ms -%}
+      {%- set known = plan['looked_up'].setdefault(window_ms, []) -%}
+      {%- do known.extend(names | reject('in', known) | list) -%}
+    {%- endif -%}
+  {%- endfor -%}
+  {{- return(plan) -}}
+{%- endmacro -%}
+
+{%- macro occurrences(keys, of) -%}
+  over (partition by {{ (keys + [of]) | join(', ') }} order by moment)
+{%- endmacro -%}
+
+{%- macro is_start(of, window_ms) -%}
+  {{ one_where(of, 'previous_' ~ of ~ ' is null or previous_' ~ of ~ ' < ' ~ window_start('moment', window_ms)) }}
+{%- endmacro -%}
+
+{%- macro is_end(of, window_ms) -%}
+  {{ one_where(of, 'next_' ~ of ~ ' is null or moment < ' ~ window_start('next_' ~ of, window_ms)) }}
+{%- endmacro -%}
+
+{%- macro one_where(of, condition) -%}
+  case when {{ of }} is not null and ({{ condition }}) then 1 {{ 'end' if built_through() is none else 'else 0 end + gone_' ~ of }}
 {%- endmacro -%}

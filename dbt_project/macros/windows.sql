@@ -1,16 +1,75 @@
 {#-
-  Every window frame of the project. A window of w ms before t is [t - w, t): it ends strictly before the
-  row, so that rows of one millisecond do not see each other. Without w it reaches back to the beginning.
-  Var tail_ms rounds t - w down to a multiple of it, as systems with buckets do: never 0 but to show what that costs.
+  Every window of the project. A window of w ms before t is [t - w, t): it ends strictly before the row, so that
+  rows of one millisecond do not see each other. It is the difference of two running totals of the key: of all that
+  lies before the row's moment, and of all that lies before the window's first row. A further total costs one running
+  sum and no frame of its own, and skewed keys cost like others.
 -#}
-{%- macro frame(entity, window_ms=none) -%}
-  over (
-    partition by {{ var('entities')[entity] | join(', ') }}
+
+{#- Over everything of the key that lies before the row's moment. -#}
+{%- macro running(keys) -%}
+  over (partition by {{ keys | join(', ') }} order by moment {{ adapter.dispatch('before_the_moment')() }})
+{%- endmacro -%}
+
+{#- Of ones and NULLs the sum is the count, which is faster; of a condensed past (built_through) it is not. -#}
+{%- macro running_total(expression, keys, is_count) -%}
+  {%- if is_count and built_through() is none -%}
+    count({{ expression }}) {{ running(keys) }}
+  {%- else -%}
+    coalesce(sum({{ expression }}) {{ running(keys) }}, 0)
+  {%- endif -%}
+{%- endmacro -%}
+
+{%- macro default__before_the_moment() -%}
+  range between unbounded preceding and 1 preceding
+{%- endmacro -%}
+
+{#- The same frame; DuckDB finds the rows of one moment faster than the moment before. -#}
+{%- macro duckdb__before_the_moment() -%}
+  range between unbounded preceding and current row exclude group
+{%- endmacro -%}
+
+{#- What `columns` were at the first row of the window, as one value. -#}
+{%- macro at_start(keys, columns, window_ms) -%}
+  first_value({{ adapter.dispatch('packed')(columns) }}) over (
+    partition by {{ keys | join(', ') }}
     order by moment
-    range between
-    {%- if not window_ms %} unbounded preceding
-    {%- elif var('tail_ms') %} ({{ window_ms }} + (moment - {{ window_ms }}) % {{ var('tail_ms') }}) preceding
-    {%- else %} {{ window_ms }} preceding
-    {%- endif %} and 1 preceding
+    range between {{ 'moment - ' ~ window_start('moment', window_ms) if var('tail_ms') else window_ms }} preceding and current row
   )
+{%- endmacro -%}
+
+{%- macro default__packed(columns) -%}
+  struct({{ columns | join(', ') }})
+{%- endmacro -%}
+
+{%- macro duckdb__packed(columns) -%}
+  struct_pack({% for column in columns %}{{ column }} := {{ column }}{{ ', ' if not loop.last }}{% endfor %})
+{%- endmacro -%}
+
+{#-
+  The first moment that a window of w ms before `moment` holds. With tail_ms, which is there to show what others
+  get wrong, it is rounded down to a multiple of it, so that the window spans w to w + tail_ms.
+-#}
+{%- macro window_start(moment, window_ms) -%}
+  {%- if var('tail_ms') -%}
+    (({{ moment }} - {{ window_ms }}) // {{ var('tail_ms') }} * {{ var('tail_ms') }})
+  {%- else -%}
+    ({{ moment }} - {{ window_ms }})
+  {%- endif -%}
+{%- endmacro -%}
+
+{#- A total of the window; and the values present in it: started before its end, not ended before its start. -#}
+{%- macro inside(total, feature) -%}
+  ({{ total }} - before_{{ feature['window_ms'] }}.{{ total }})
+{%- endmacro -%}
+
+{%- macro present(of, feature) -%}
+  ({{ starts(of, feature['window_ms']) }} - before_{{ feature['window_ms'] }}.{{ ends(of, feature['window_ms']) }})
+{%- endmacro -%}
+
+{%- macro starts(of, window_ms) -%}
+  starts_{{ of }}_{{ window_ms }}
+{%- endmacro -%}
+
+{%- macro ends(of, window_ms) -%}
+  ends_{{ of }}_{{ window_ms }}
 {%- endmacro -%}

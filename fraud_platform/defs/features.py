@@ -11,6 +11,7 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
 
 from fraud_platform.adapters.dbt import dbt_vars, project_digest, target_path
+from fraud_platform.adapters.duckdb_days import read_inputs
 from fraud_platform.adapters.duckdb_timeline import end_of_timeline
 from fraud_platform.adapters.lmdb import FORMAT as STORE_FORMAT
 from fraud_platform.adapters.lmdb_load import load_store
@@ -24,6 +25,7 @@ from fraud_platform.schema import MILLISECONDS_PER_DAY
 GROUPS = {"staging": "features", "features": "features", "training": "labels"}
 FEATURES_STEP, STORE_STEP = "features_dbt", "online_store"
 SOURCES = ("ingest.transactions", "ingest.labels")
+TAUGHT_BY = (*SOURCES, "features.transaction_features")
 
 
 class Translator(DagsterDbtTranslator):
@@ -80,23 +82,29 @@ def build_dbt(manifest: Path) -> list[dg.AssetsDefinition]:
 def _build(
     context: dg.AssetExecutionContext, dbt: DbtCliResource, platform: Platform, as_of_ms: int | None
 ) -> Iterator[Any]:
-    """Runs dbt on the selected models, or says that nothing they read has changed since they were built."""
+    """Runs dbt on the selected models, or says that nothing they read has changed since they were built.
+
+    Features of moments before the first change stand as they are: only what comes later is built.
+    """
     warehouse, step = platform.warehouse, context.op.name
     variables = dbt_vars(platform.settings, platform.mapping, as_of_ms)
     selected = sorted(key.to_user_string() for key in context.selected_asset_keys)
-    inputs = project_digest(
-        json.dumps([variables, selected], sort_keys=True), warehouse.fingerprint(*_read_by(step))
-    )
-    if warehouse.built_from(step) == inputs:
+    project = project_digest(json.dumps([variables, selected], sort_keys=True))
+    inputs = read_inputs(warehouse, project) if step == FEATURES_STEP else None
+    digest = str(inputs) if inputs else project_digest(project, warehouse.fingerprint(*TAUGHT_BY))
+    noted = warehouse.built_from(step)
+    if noted == digest:
         yield from _unchanged(context, platform)
         return
-    warehouse.note_build(step, None)
+    through = inputs.unchanged_through(noted) if inputs else None
+    variables["built_through"] = through
+    warehouse.note_build(step, str(inputs.before(through)) if inputs and through is not None else None)
     (platform.settings.home / "spill").mkdir(parents=True, exist_ok=True)
     command = ["build", "--exclude-resource-type", "unit_test", "--vars", json.dumps(variables)]
     invocation = dbt.cli(command, context=context, target_path=target_path(platform.settings))
     for event in list(invocation.stream()):
         yield _counted(event, platform)
-    warehouse.note_build(step, inputs)
+    warehouse.note_build(step, digest)
 
 
 def _require_known(platform: Platform, config: AsOf) -> None:
@@ -109,10 +117,6 @@ def _require_known(platform: Platform, config: AsOf) -> None:
             f"as_of {config.as_of} lies after the last day of the data, which ends {known}: what comes "
             "later is not known; take that moment or an earlier one, or leave as_of out"
         )
-
-
-def _read_by(step: str) -> tuple[str, ...]:
-    return SOURCES if step == FEATURES_STEP else (*SOURCES, "features.transaction_features")
 
 
 def _unchanged(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:

@@ -26,8 +26,8 @@ class KeyLog(Protocol):
         """Entries of one stream with lower <= moment < upper, in order of moment."""
 
     def leave(self, is_report: bool, lower: int, bound: int, upper: int) -> tuple[list[Entry], int]:
-        """Entries with lower <= moment < bound, and the moment of the next one, FAR where there is none; all of
-        them before `upper`."""
+        """Entries with lower <= moment < bound, and the moment of the next one, FAR where there is none; all
+        lie before `upper`."""
 
     def scan_back(self, upper: int) -> Iterable[Entry]:
         """Transactions before a moment, the latest first."""

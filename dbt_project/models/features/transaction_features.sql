@@ -1,13 +1,13 @@
 with transactions as (
 
-  select * from {{ ref('stg_transactions') }}
+  select * from {{ ref('stg_transactions') }} where {{ is_new_row('event_time') }}
 
 ),
 
 {% for entity in var('entities') -%}
 {{ entity }}_features as (
 
-  select * from {{ ref(entity ~ '_features') }}
+  select * from {{ ref(entity ~ '_features') }} where {{ is_new_row('event_time') }}
 
 ),
 
