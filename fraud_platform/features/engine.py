@@ -2,12 +2,12 @@
 
 Belongs here: what an event means for each entity, ties, late events, repeated ids, fraud reports, and what may
 be forgotten. Does not belong here: bytes on disk or on a wire; a store implements `Session` and `KeySession`
-(adapters/lmdb_session.py).
+(adapters/lmdb_session.py, adapters/redis_session.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -192,6 +192,18 @@ class Engine:
             self._schedule(plan, log, state, moment if not is_whole else NEVER)
         log.save(state)
 
+    @staticmethod
+    def entry(token: Callable[[str], bytes], plan: EntityPlan, transaction: Transaction) -> Entry:
+        """The line of the key's log that the transaction becomes."""
+        place: KnownPlace | None = None
+        if plan.has_place and transaction.latitude is not None and transaction.longitude is not None:
+            place = (transaction.event_time, transaction.latitude, transaction.longitude)
+        if not plan.distinct_columns:
+            return Entry(transaction.event_time, transaction.amount_minor, place)
+        values = [column_value(transaction, column) for column in plan.distinct_columns]
+        tokens = tuple(None if value is None else token(str(value)) for value in values)
+        return Entry(transaction.event_time, transaction.amount_minor, place, tokens)
+
     def _observe_key(
         self,
         session: Session,
@@ -208,7 +220,7 @@ class Engine:
         else:
             plan.advance(state, now.time, log)
             plan.read(state, now, vector)
-        entry = self._entry(session, plan, transaction)
+        entry = self.entry(session.token, plan, transaction)
         plan.take(state, entry, log)
         if plan.has_log:
             log.append(transaction.transaction_id, entry)
@@ -226,12 +238,7 @@ class Engine:
         """The key's State as of an earlier moment; windows that lie behind it catch up first."""
         moment = transaction.event_time
         if moment - plan.reach <= max(state.trimmed_last, state.trimmed_report):
-            raise TooLateError(
-                f"transaction {transaction.transaction_id!r}: event_time {moment} is "
-                f"{(max(state.moment, state.last) - moment) / LATENESS_MS:.1f} days older than what its "
-                f"{plan.name} has seen, and the log its windows need is gone; events are answered exactly up to "
-                f"{LATENESS_MS // 86_400_000} day late: send them in time, or rebuild the store with them in it"
-            )
+            raise too_late(plan, state, transaction)
         if state.moment < moment:
             plan.advance(state, moment, log)
         return as_of(plan, state, moment, log)
@@ -273,13 +280,12 @@ class Engine:
         log.schedule(moment if moment != NEVER else newest + plan.reach + 2 * LATENESS_MS)
         state.is_due = True
 
-    @staticmethod
-    def _entry(session: Session, plan: EntityPlan, transaction: Transaction) -> Entry:
-        place: KnownPlace | None = None
-        if plan.has_place and transaction.latitude is not None and transaction.longitude is not None:
-            place = (transaction.event_time, transaction.latitude, transaction.longitude)
-        if not plan.distinct_columns:
-            return Entry(transaction.event_time, transaction.amount_minor, place)
-        values = [column_value(transaction, column) for column in plan.distinct_columns]
-        tokens = tuple(None if value is None else session.token(str(value)) for value in values)
-        return Entry(transaction.event_time, transaction.amount_minor, place, tokens)
+
+def too_late(plan: EntityPlan, state: State, transaction: Transaction) -> TooLateError:
+    """The error for an event whose windows reach back to what the key's log no longer holds."""
+    return TooLateError(
+        f"transaction {transaction.transaction_id!r}: event_time {transaction.event_time} is "
+        f"{(max(state.moment, state.last) - transaction.event_time) / LATENESS_MS:.1f} days older than what "
+        f"its {plan.name} has seen, and the log its windows need is gone; events are answered exactly up to "
+        f"{LATENESS_MS // 86_400_000} day late: send them in time, or rebuild the store with them in it"
+    )
