@@ -337,7 +337,7 @@ class RedisStore:
     def _arrival(
         self, mode: str, transaction: Transaction, visits: Iterable[Visit], seen: bytes | None = None
     ) -> Command:
-        keys = [] if seen is None else [seen]
+        keys: list[bytes] = [] if seen is None else [seen]
         record = b"" if seen is None else claimed(_record(transaction))
         arguments: list[bytes | str | int] = [mode, transaction.event_time, record]
         for plan, name, entry in visits:

@@ -15,6 +15,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
+from math import copysign
 from typing import NamedTuple
 
 import msgspec
@@ -36,7 +37,7 @@ from fraud_platform.features.plan import EntityPlan
 from fraud_platform.features.state import NEVER, WAITING_MAX, Entry, State
 from fraud_platform.schema import Transaction
 
-FOREVER = 1 << 62
+EVERYTHING = [(0, 1 << 62)]
 
 _REPLY = struct.Struct("<ddd9I")
 _MOMENT = struct.Struct("<d")
@@ -74,9 +75,9 @@ class Names:
         self.meta = self._prefix + b"meta"
         self.due = self._prefix + b"due"
 
-    def entity(self, name: bytes) -> list[bytes]:
-        base = self._prefix + b"{" + name.hex().encode() + b"}:"
-        return [base + part for part in (b"s", b"p", b"t", b"r", b"d")]
+    def entity(self, name: bytes) -> tuple[bytes, ...]:
+        base = b"%b{%b}:" % (self._prefix, name.hex().encode())
+        return base + b"s", base + b"p", base + b"t", base + b"r", base + b"d"
 
     def seen(self, transaction: bytes) -> bytes:
         return self._prefix + b"x:" + transaction
@@ -200,11 +201,10 @@ class RedisKeySession:
             self._old,
             self._old_reports,
         ) = parts
-        everything = [(0, FOREVER)]
-        self._transactions = Fetched(_spans(spans) if plan.has_log else everything, self._entries(entries))
-        self._reports = Fetched(
-            _spans(report_spans), [Entry(moment) for moment, _ in self._lines(reports, 0)]
-        )
+        spans = _spans(spans) if plan.has_log else EVERYTHING
+        self._transactions = Fetched(spans, self._entries(entries) if entries else ())
+        moments = [Entry(moment) for moment, _ in self._lines(reports, 0)] if reports else ()
+        self._reports = Fetched(_spans(report_spans), moments)
         width = 4 * len(plan.windows)
         self._stored = {
             counters[at : at + 17]: counters[at + 17 : at + 17 + width]
