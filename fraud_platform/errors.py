@@ -10,7 +10,8 @@ FraudPlatformError
 |-- GateError          a promotion or an approval was refused
 |-- BundleError        a bundle is damaged or does not match its manifest
 |-- StoreError         the online feature store is missing, stale or of another contract
-|   `-- TooLateError   an event is older than what the store can still answer exactly
+|   |-- TooLateError   an event is older than what the store can still answer exactly
+|   `-- StoreMovedError  a store of another contract took this one's place; carries what to go on with
 |-- RequestError       a decision request is invalid; carries field, value and rule
 `-- DecisionLogError   the decision log is damaged
 
@@ -66,6 +67,18 @@ class DecisionLogError(FraudPlatformError):
 
 class TooLateError(StoreError):
     pass
+
+
+class StoreMovedError(StoreError):
+    """contract: hash of the new store's contract; bundle: the bundle's folder that goes with it, or empty."""
+
+    def __init__(self, path: object, contract: str, bundle: str) -> None:
+        super().__init__(
+            f"online store {path} was replaced by one of contract {contract[:12]}; go on with the bundle of "
+            f"that contract ({bundle or 'none was named'})"
+        )
+        self.contract = contract
+        self.bundle = bundle
 
 
 class RequestError(FraudPlatformError):

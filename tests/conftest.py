@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from fraud_platform.policy import load_policy_text
 from fraud_platform.rules import load_rules_text
 from fraud_platform.settings import PROJECT_ROOT
 from fraud_platform.simulate import WorldSpec, simulate
+from tests.compiled_sql import CompiledSql, compile_sql
+from tests.stores import Stores
+from tests.worlds import CONTRACT, EXTRAS
 
 ROWS = 3000
 NOW_MS = 1_790_000_000_000
@@ -42,6 +45,20 @@ BAD_ROWS: dict[str, dict[str, str]] = {
     "inexact_amount": {"amount": "1.005"},
 }
 """Rule that quarantines a row -> what is wrong in it."""
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> CompiledSql:
+    """The feature models over empty tables that a test fills, with the contract of tests/worlds.py."""
+    return compile_sql(tmp_path_factory.mktemp("compiled"), CONTRACT, EXTRAS)
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+    """Empty online stores of every kind; their servers run until the end of the session."""
+    opened = Stores(tmp_path_factory.mktemp("stores"))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,28 +1,39 @@
 """The embedded online store: LMDB, shared by the processes of one machine, one write transaction an event.
 
-Belongs here: opening, sharing and closing the store. Does not belong here: keys and bytes (lmdb_session.py),
-what an event means (features/engine.py).
+Belongs here: opening, growing, sharing, moving and closing the store. Does not belong here: keys and bytes
+(lmdb_session.py), what an event means (features/engine.py).
+
+The file is written through its memory map, which saves a third of an event's time. It grows in steps whose
+blocks are reserved first, so that a full disk is an error and not a signal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import cast
+from typing import TypeVar
 
 import lmdb
+import msgspec
 
 from fraud_platform.adapters.lmdb_session import TABLES, LmdbSession
 from fraud_platform.adapters.store_bytes import EntryCodec, token
-from fraud_platform.errors import StoreError
+from fraud_platform.errors import StoreError, StoreMovedError
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.engine import Engine, Observation
 from fraud_platform.schema import LabelEvent, Transaction
 
 FORMAT = b"3"
-MAP_BYTES = 1 << 38
-"""Address space, not disk: the file grows with what is written."""
+MOVED, IN_FLIGHT = b"moved", b"in_flight:"
+STEP_BYTES, STEP_BYTES_MAX = 16 << 20, 1 << 30
+BATCH_EVENTS = 1000
+
+Result = TypeVar("Result")
 
 
 class LmdbStore:
@@ -30,63 +41,59 @@ class LmdbStore:
 
     is_synced=True forces every event to the disk. False leaves that to the operating system: a killed process
     loses nothing, a power loss may; the store is then rebuilt from the warehouse and the decision log.
+    writer: names this process among those that share the store; its last event stays readable (`in_flight`)
+    for whoever takes the store over between an observation and its record in the decision log.
     """
 
-    def __init__(self, path: Path, contract: FeatureContract, *, is_synced: bool = False) -> None:
-        path.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self, path: Path, contract: FeatureContract, *, is_synced: bool = False, writer: str = "main"
+    ) -> None:
         self.path = path
         self.contract = contract
         self.engine = Engine(contract)
         self.codecs = {plan.number: EntryCodec(plan) for plan in self.engine.plans}
-        self._env = lmdb.open(
-            str(path),
-            map_size=MAP_BYTES,
-            max_dbs=len(TABLES),
-            sync=is_synced,
-            metasync=is_synced,
-            readahead=False,
-            writemap=True,
-        )
-        self.tables = {name: self._env.open_db(name.encode()) for name in TABLES}
-        self._claim()
+        self._is_synced = is_synced
+        self._slot = IN_FLIGHT + writer.encode()
+        self._open()
 
     @classmethod
-    def open(cls, path: Path, contract: FeatureContract, *, is_synced: bool = False) -> LmdbStore:
+    def open(
+        cls, path: Path, contract: FeatureContract, *, is_synced: bool = False, writer: str = "main"
+    ) -> LmdbStore:
         """An existing or a new store at `path`."""
-        return cls(path, contract, is_synced=is_synced)
+        return cls(path, contract, is_synced=is_synced, writer=writer)
 
     def observe(self, transaction: Transaction) -> Observation:
-        with self._env.begin(write=True) as txn:
-            return self.engine.observe(self._session(txn), transaction)
+        def work(session: LmdbSession) -> Observation:
+            session.txn.put(self._slot, msgspec.json.encode(transaction), db=self.tables["meta"])
+            return self.engine.observe(session, transaction)
+
+        return self._write(work)
 
     def observe_all(self, events: Iterable[Transaction | LabelEvent]) -> Iterator[Observation | None]:
-        """Events in the order of the timeline, in one transaction: for replays. None for label events."""
-        with self._env.begin(write=True) as txn:
-            session = self._session(txn)
-            for event in events:
-                if isinstance(event, Transaction):
-                    yield self.engine.observe(session, event)
-                else:
-                    self.engine.learn(session, event)
-                    yield None
+        """Events in the order of the timeline, many in one transaction, for replays; None for labels."""
+        waiting = iter(events)
+        while batch := list(islice(waiting, BATCH_EVENTS)):
+            yield from self._write(partial(self._take, batch))
 
     def learn(self, event: LabelEvent) -> bool:
-        with self._env.begin(write=True) as txn:
-            return self.engine.learn(self._session(txn), event)
+        def work(session: LmdbSession) -> bool:
+            session.txn.put(self._slot, msgspec.json.encode(event), db=self.tables["meta"])
+            return self.engine.learn(session, event)
+
+        return self._write(work)
 
     def seen(self, transaction_id: str) -> bool:
         """Whether the transaction has been observed or loaded."""
-        with self._env.begin() as txn:
-            return txn.get(token(transaction_id), db=self.tables["seen"]) is not None
+        return self._read(lambda txn: txn.get(token(transaction_id), db=self.tables["seen"])) is not None
 
     def meta(self, name: str) -> str | None:
-        with self._env.begin() as txn:
-            data = txn.get(name.encode(), db=self.tables["meta"])
+        data = self._read(lambda txn: txn.get(name.encode(), db=self.tables["meta"]))
         return None if data is None else bytes(data).decode()
 
-    def begin(self) -> lmdb.Transaction:
-        """A write transaction over the tables, for bulk loads."""
-        return cast(lmdb.Transaction, self._env.begin(write=True))
+    def write(self, work: Callable[[lmdb.Transaction], Result]) -> Result:
+        """What `work` puts into the tables in one transaction, for bulk loads; it may be called again."""
+        return self._write(lambda session: work(session.txn))
 
     def flush(self) -> None:
         """Force what was written to the disk."""
@@ -103,18 +110,115 @@ class LmdbStore:
     ) -> None:
         self.close()
 
-    def _session(self, transaction: lmdb.Transaction) -> LmdbSession:
-        return LmdbSession(transaction, self.tables, self.codecs, self.engine)
+    def _take(
+        self, events: Iterable[Transaction | LabelEvent], session: LmdbSession
+    ) -> list[Observation | None]:
+        answers: list[Observation | None] = []
+        for event in events:
+            if isinstance(event, Transaction):
+                answers.append(self.engine.observe(session, event))
+            else:
+                self.engine.learn(session, event)
+                answers.append(None)
+        return answers
 
-    def _claim(self) -> None:
-        wanted = {"format": FORMAT, "contract": self.contract.hash.encode()}
-        with self._env.begin(write=True) as txn:
-            for name, value in wanted.items():
-                found = txn.get(name.encode(), db=self.tables["meta"])
-                if found is None:
-                    txn.put(name.encode(), value, db=self.tables["meta"])
-                elif bytes(found) != value:
-                    raise StoreError(
-                        f"online store {self.path}: its {name} is {bytes(found).decode()[:12]}, wanted is "
-                        f"{value.decode()[:12]}; rebuild it from the warehouse (asset features/online_store)"
-                    )
+    def _open(self) -> None:
+        finish_move(self.path)
+        self._env = open_environment(self.path, is_synced=self._is_synced)
+        self.tables = {name: self._env.open_db(name.encode()) for name in TABLES}
+        self._write(self._claim)
+
+    def _write(self, work: Callable[[LmdbSession], Result]) -> Result:
+        while True:
+            try:
+                with self._env.begin(write=True) as txn:
+                    moved = txn.get(MOVED, db=self.tables["meta"])
+                    if moved is None:
+                        return work(LmdbSession(txn, self.tables, self.codecs, self.engine))
+            except lmdb.MapFullError:
+                grow(self._env, self.path)
+                continue
+            except lmdb.MapResizedError:
+                self._env.set_mapsize(0)
+                continue
+            self._follow(bytes(moved))
+
+    def _read(self, work: Callable[[lmdb.Transaction], Result]) -> Result:
+        try:
+            with self._env.begin() as txn:
+                return work(txn)
+        except lmdb.MapResizedError:
+            self._env.set_mapsize(0)
+            return self._read(work)
+
+    def _follow(self, moved: bytes) -> None:
+        """Goes on with the store that took this one's place; StoreMovedError: it has another contract."""
+        contract, note = moved.decode().split(" ", 1)
+        if contract != self.contract.hash:
+            raise StoreMovedError(self.path, contract, note)
+        self._env.close()
+        self._open()
+
+    def _claim(self, session: LmdbSession) -> None:
+        meta = self.tables["meta"]
+        for name, value in {"format": FORMAT, "contract": self.contract.hash.encode()}.items():
+            found = session.txn.get(name.encode(), db=meta)
+            if found is None:
+                session.txn.put(name.encode(), value, db=meta)
+            elif bytes(found) != value:
+                raise StoreError(
+                    f"online store {self.path}: its {name} is {bytes(found).decode()[:12]}, wanted is "
+                    f"{value.decode()[:12]}; rebuild it from the warehouse (asset features/online_store)"
+                )
+
+
+def open_environment(path: Path, *, is_synced: bool = False) -> lmdb.Environment:
+    """The environment of a store's folder, made where there is none. StoreError where the disk is full."""
+    path.mkdir(parents=True, exist_ok=True)
+    file = path / "data.mdb"
+    if not file.exists() and shutil.disk_usage(path).free < 2 * STEP_BYTES:
+        raise _disk_full(path, STEP_BYTES)
+    environment = lmdb.open(
+        str(path),
+        map_size=max(STEP_BYTES, file.stat().st_size if file.exists() else 0),
+        max_dbs=len(TABLES),
+        sync=is_synced,
+        metasync=is_synced,
+        readahead=False,
+        writemap=True,
+    )
+    _reserve(path, environment.info()["map_size"])
+    return environment
+
+
+def grow(environment: lmdb.Environment, path: Path) -> None:
+    """Gives the store a half more of room, reserved on the disk. StoreError where the disk is full."""
+    size = environment.info()["map_size"]
+    wanted = size + min(max(size // 2, STEP_BYTES), STEP_BYTES_MAX)
+    _reserve(path, wanted)
+    environment.set_mapsize(wanted)
+
+
+def finish_move(path: Path) -> None:
+    """Puts the store that waits beside `path` in its place, where a move was stopped in between."""
+    waiting = next_store(path)
+    if not path.exists() and waiting.is_dir():
+        waiting.rename(path)
+
+
+def next_store(path: Path) -> Path:
+    return path.with_name(path.name + ".next")
+
+
+def _reserve(path: Path, size: int) -> None:
+    file = os.open(path / "data.mdb", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        raise _disk_full(path, size) from error
+    finally:
+        os.close(file)
+
+
+def _disk_full(path: Path, size: int) -> StoreError:
+    return StoreError(f"online store {path}: {size >> 20} MiB do not fit on its disk; free the disk")

@@ -1,40 +1,39 @@
-"""Fills an online store from the warehouse, and replays the timeline through one to prove parity.
+"""Fills an online store from the warehouse, in bulk.
 
-Belongs here: bulk writes into a new store, and the replay. Does not belong here: what an event means
-(features/engine.py), what equal means (features/parity.py).
+Belongs here: writing what duckdb_load.py finds into a new store. Does not belong here: the bytes
+(lmdb_bytes.py), what an event means (features/engine.py), events that come after the load (go_live.py).
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import duckdb
+import lmdb
 import numpy as np
-from lmdb import Transaction as Writer
+import pyarrow as pa
 
+from fraud_platform.adapters import duckdb_load as source
+from fraud_platform.adapters import lmdb_bytes as as_bytes
 from fraud_platform.adapters.duckdb import Warehouse
-from fraud_platform.adapters.duckdb_timeline import BATCH_ROWS, end_of_timeline, read_timeline
+from fraud_platform.adapters.duckdb_timeline import BATCH_ROWS, read_timeline
 from fraud_platform.adapters.lmdb import LmdbStore
-from fraud_platform.adapters.lmdb_session import (
-    SeenRecord,
-    dated,
-    encode,
-    key_bytes,
-    log_key,
-    state_key,
-    token,
-)
+from fraud_platform.adapters.lmdb_bytes import Integers, Pairs, Places, Tokens
+from fraud_platform.adapters.lmdb_session import SeenRecord, encode
 from fraud_platform.errors import StoreError
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.engine import LATENESS_MS
 from fraud_platform.features.parity import ParityReport, compare
 from fraud_platform.features.plan import EntityPlan
-from fraud_platform.features.state import NEVER, Entry
 from fraud_platform.schema import LabelEvent, Transaction
+
+WRITTEN_ROWS = 100_000
 
 Progress = Callable[[str], None]
 
@@ -55,22 +54,153 @@ def load_store(
     path: Path,
     watermark: int | None = None,
     progress: Progress = lambda message: None,
+    live: Sequence[Transaction | LabelEvent] = (),
 ) -> LoadReport:
     """Builds a store at `path` that has seen everything before `watermark` (default: all of it).
 
-    The store appears at once, by a rename; an existing store is replaced.
+    live: events that the warehouse may not hold yet; what it holds is not counted twice. The store appears at
+    once, by a rename; an existing store is replaced.
     """
     building = path.with_name(path.name + ".building")
     shutil.rmtree(building, ignore_errors=True)
-    with warehouse.connect(read_only=True) as connection:
-        if watermark is None:
-            watermark = end_of_timeline(connection)
-        with LmdbStore.open(building, contract) as store:
-            report = _fill(connection, store, watermark, progress)
-            store.flush()
+    with warehouse.connect(read_only=True) as connection, LmdbStore.open(building, contract) as store:
+        watermark = source.prepare(connection, contract, watermark, live)
+        report = _fill(connection, store, watermark, progress)
+        store.flush()
     shutil.rmtree(path, ignore_errors=True)
     building.rename(path)
     return report
+
+
+def _fill(
+    connection: duckdb.DuckDBPyConnection, store: LmdbStore, watermark: int, progress: Progress
+) -> LoadReport:
+    entries = keys = 0
+    for plan in store.engine.plans:
+        progress(f"loading {plan.name}")
+        for batch in source.states(connection, plan, watermark):
+            keys += _write(store, "keys", _state_rows(plan, batch, watermark))
+            if plan.has_log or plan.report_windows:
+                _write(store, "due", _due_rows(plan, batch))
+        if plan.has_log:
+            for batch in source.log(connection, plan, watermark):
+                entries += _write(store, "keys", _log_rows(plan, batch))
+        if plan.report_windows:
+            for batch in source.reports(connection, plan, watermark):
+                entries += _write(store, "keys", _report_rows(plan, batch))
+        for column in range(len(plan.distinct_columns)):
+            for batch in source.counts(connection, plan, column, watermark):
+                _write(store, "keys", _count_rows(plan, column, batch))
+    progress("loading transaction ids")
+    transactions = _load_seen(connection, store, watermark - store.contract.report_horizon_ms)
+    store.write(lambda txn: txn.put(b"watermark", str(watermark).encode(), db=store.tables["meta"]))
+    return LoadReport(watermark, transactions, entries, keys)
+
+
+def _load_seen(connection: duckdb.DuckDBPyConnection, store: LmdbStore, horizon: int) -> int:
+    loaded = 0
+    for batch in source.seen(connection, horizon):
+        loaded += _write(store, "seen", _seen_rows(batch))
+    for batch in source.known(connection, horizon):
+        _write(
+            store, "known", as_bytes.dated_rows(_numbers(batch, "event_time"), _tokens(batch, "transaction"))
+        )
+    return loaded
+
+
+def _write(store: LmdbStore, table: str, rows: Pairs) -> int:
+    """Puts the rows, some in each transaction, so that the store can grow in between."""
+    written = 0
+    while some := list(islice(rows, WRITTEN_ROWS)):
+        store.write(partial(_put, store, table, some))
+        written += len(some)
+    return written
+
+
+def _put(store: LmdbStore, table: str, rows: Iterable[tuple[bytes, bytes]], txn: lmdb.Transaction) -> None:
+    with txn.cursor(db=store.tables[table]) as cursor:
+        cursor.putmulti(rows)
+
+
+def _state_rows(plan: EntityPlan, batch: pa.RecordBatch, watermark: int) -> Pairs:
+    windows, report_windows = range(len(plan.windows)), range(len(plan.report_windows))
+    is_logged = plan.has_log or bool(plan.report_windows)
+    integers: dict[str, Integers] = {
+        "moment": watermark,
+        "counts": [_numbers(batch, f"count_{i}") for i in windows],
+        "sums": [_numbers(batch, f"sum_{i}") for i in windows],
+        "squares": [_numbers(batch, f"{half}_{i}") for i in windows for half in ("high", "low")],
+        "distincts": [_numbers(batch, f"distinct_{i}") for i in range(len(plan.distincts))],
+        "oldest": [_numbers(batch, f"oldest_{i}") for i in windows],
+        "reports": [_numbers(batch, f"reports_{i}") for i in report_windows],
+        "oldest_report": [_numbers(batch, f"oldest_report_{i}") for i in report_windows],
+        "log_from": source.reaches_back_to(plan, watermark) if is_logged else 0,
+    }
+    names = ("first", "last", "before_last", "last_report", "trimmed_last", "trimmed_report")
+    integers |= {name: _numbers(batch, name) for name in names}
+    places = {name: _places(batch, name) for name in ("place", "place_before", "trimmed_place")}
+    return as_bytes.state_rows(plan, _tokens(batch, "key"), integers, places, is_due=is_logged)
+
+
+def _due_rows(plan: EntityPlan, batch: pa.RecordBatch) -> Pairs:
+    newest = np.maximum(_numbers(batch, "last"), _numbers(batch, "last_report"))
+    return as_bytes.due_rows(plan, newest + plan.reach + 2 * LATENESS_MS, _tokens(batch, "key"))
+
+
+def _log_rows(plan: EntityPlan, batch: pa.RecordBatch) -> Pairs:
+    values = [
+        (_flags(batch, f"has_{i}"), _tokens(batch, f"value_{i}")) for i in range(len(plan.distinct_columns))
+    ]
+    return as_bytes.log_rows(
+        plan,
+        _tokens(batch, "key"),
+        _numbers(batch, "event_time"),
+        _tokens(batch, "transaction"),
+        _numbers(batch, "amount_minor"),
+        _places(batch, "place"),
+        values,
+    )
+
+
+def _report_rows(plan: EntityPlan, batch: pa.RecordBatch) -> Pairs:
+    keys, transactions = _tokens(batch, "key"), _tokens(batch, "transaction")
+    return as_bytes.report_rows(plan, keys, _numbers(batch, "known_at"), transactions)
+
+
+def _count_rows(plan: EntityPlan, column: int, batch: pa.RecordBatch) -> Pairs:
+    times = [_numbers(batch, f"times_{i}") for i in range(len(plan.windows))]
+    return as_bytes.count_rows(plan, _tokens(batch, "key"), column, _tokens(batch, "value"), times)
+
+
+def _seen_rows(batch: pa.RecordBatch) -> Pairs:
+    names = as_bytes.Record(batch.num_rows).token(_tokens(batch, "transaction")).rows()
+    columns = (batch.column(place).to_pylist() for place in range(2, batch.num_columns))
+    for name, card, merchant, customer, device, ip, event_time, known_at in zip(names, *columns, strict=True):
+        yield name, encode(SeenRecord((card, merchant, customer, device, ip), event_time, known_at))
+
+
+def _numbers(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    return batch.column(name).to_numpy(zero_copy_only=False)
+
+
+def _flags(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    return batch.column(name).to_numpy(zero_copy_only=False).astype(bool)
+
+
+def _tokens(batch: pa.RecordBatch, name: str) -> Tokens:
+    high, low = (batch.column(f"{name}_{half}").fill_null(0) for half in ("high", "low"))
+    return Tokens(high.to_numpy(zero_copy_only=False), low.to_numpy(zero_copy_only=False))
+
+
+def _places(batch: pa.RecordBatch, name: str) -> Places:
+    column, length = batch.column(name), batch.num_rows
+    if not pa.types.is_struct(column.type):
+        nothing = np.zeros(length)
+        return Places(np.zeros(length, dtype=bool), nothing.astype(np.int64), nothing, nothing)
+    moment, latitude, longitude = (
+        part.fill_null(0).to_numpy(zero_copy_only=False) for part in column.flatten()
+    )
+    return Places(column.is_valid().to_numpy(zero_copy_only=False), moment, latitude, longitude)
 
 
 def replay_parity(
@@ -152,150 +282,3 @@ def _watermark_before(connection: duckdb.DuckDBPyConnection, events: int | None)
         [events],
     ).fetchone()
     return 0 if row is None or row[0] is None else int(row[0])
-
-
-def _fill(
-    connection: duckdb.DuckDBPyConnection, store: LmdbStore, watermark: int, progress: Progress
-) -> LoadReport:
-    entries = keys = 0
-    with store.begin() as writer:
-        for plan in store.engine.plans:
-            progress(f"loading {plan.name}")
-            keys += _load_states(connection, store, writer, plan, watermark)
-            entries += _load_log(connection, store, writer, plan, watermark)
-        progress("loading transaction ids")
-        transactions = _load_seen(connection, store, writer, watermark)
-        writer.put(b"watermark", str(watermark).encode(), db=store.tables["meta"])
-    return LoadReport(watermark, transactions, entries, keys)
-
-
-def _present(plan: EntityPlan) -> str:
-    return " and ".join(f"{column} is not null" for column in plan.columns)
-
-
-def _load_states(
-    connection: duckdb.DuckDBPyConnection, store: LmdbStore, writer: Writer, plan: EntityPlan, watermark: int
-) -> int:
-    """The facts of each key's whole past; windows stay empty and fill from the log at the first event."""
-    columns = ", ".join(plan.columns)
-    cursor = connection.execute(
-        f"""
-        with moments as (
-          select {columns}, event_time,
-            max(case when latitude is not null and longitude is not null
-              then struct_pack(t := event_time, a := latitude, b := longitude) end) as place
-          from ingest.transactions where {_present(plan)} and event_time < ? group by all
-        ),
-        facts as (
-          select {columns}, min(event_time) as first, max(event_time, 2) as lasts,
-            {"max(place, 2)" if plan.has_place else "null"} as places
-          from moments group by all
-        ),
-        reports as (
-          select {columns}, max(known_at) as last_report
-          from staging.stg_fraud_reports where {_present(plan)} and known_at < ? group by all
-        )
-        select {columns}, first, lasts, places, last_report
-        from facts left join reports using ({columns})
-        """,
-        [watermark, watermark],
-    )
-    width = len(plan.columns)
-    loaded = 0
-    while rows := cursor.fetchmany(BATCH_ROWS):
-        for row in rows:
-            first, lasts, places, last_report = row[width:]
-            state = plan.empty()
-            state.first, state.last = first, lasts[0]
-            state.waiting = None
-            state.before_last = lasts[1] if len(lasts) > 1 else NEVER
-            state.last_report = NEVER if last_report is None else last_report
-            known = [(place["t"], place["a"], place["b"]) for place in places or ()]
-            state.place = known[0] if known else None
-            state.place_before = known[1] if len(known) > 1 else None
-            writer.put(state_key(key_bytes(plan, row[:width])), encode(state), db=store.tables["keys"])
-        loaded += len(rows)
-    return loaded
-
-
-def _load_log(
-    connection: duckdb.DuckDBPyConnection, store: LmdbStore, writer: Writer, plan: EntityPlan, watermark: int
-) -> int:
-    """What windows of events up to LATENESS_MS late can hold, and each key's last moment and place before."""
-    if not (plan.has_log or plan.report_windows):
-        return 0
-    lower = watermark - max(plan.windows + plan.report_windows, default=0) - LATENESS_MS
-    columns = ", ".join(plan.columns)
-    values = "".join(f", {column}" for column in plan.distinct_columns)
-    transactions = connection.execute(
-        f"""
-        with known as (
-          select * from ingest.transactions where {_present(plan)} and event_time < $watermark
-        ),
-        before as (
-          select {columns}, max(event_time) as last_moment,
-            max(event_time) filter (latitude is not null and longitude is not null) as last_placed
-          from known where event_time < $lower group by all
-        )
-        select {columns}, event_time, transaction_id, amount_minor, latitude, longitude{values}
-        from known left join before using ({columns})
-        where event_time >= $lower or event_time = last_moment or event_time = last_placed
-        """,
-        {"lower": lower, "watermark": watermark},
-    )
-    loaded = 0
-    width = len(plan.columns)
-    codec = store.codecs[plan.number]
-    while rows := transactions.fetchmany(BATCH_ROWS):
-        for row in rows:
-            moment, transaction_id, amount_minor, latitude, longitude, *distinct = row[width:]
-            is_placed = plan.has_place and latitude is not None and longitude is not None
-            place = (moment, latitude, longitude) if is_placed else None
-            tokens = tuple(None if value is None else token(value) for value in distinct)
-            name = log_key(key_bytes(plan, row[:width]), False, moment, token(transaction_id))
-            data = codec.pack(Entry(moment, amount_minor, place, tokens))
-            writer.put(name, data, db=store.tables["keys"])
-        loaded += len(rows)
-    return loaded + (
-        _load_reports(connection, store, writer, plan, lower, watermark) if plan.report_windows else 0
-    )
-
-
-def _load_reports(
-    connection: duckdb.DuckDBPyConnection,
-    store: LmdbStore,
-    writer: Writer,
-    plan: EntityPlan,
-    lower: int,
-    watermark: int,
-) -> int:
-    rows = connection.execute(
-        f"select {', '.join(plan.columns)}, known_at, transaction_id from staging.stg_fraud_reports "
-        f"where {_present(plan)} and known_at >= ? and known_at < ?",
-        [lower, watermark],
-    ).fetchall()
-    for row in rows:
-        *key, known_at, transaction_id = row
-        name = log_key(key_bytes(plan, tuple(key)), True, known_at, token(transaction_id))
-        writer.put(name, b"", db=store.tables["keys"])
-    return len(rows)
-
-
-def _load_seen(
-    connection: duckdb.DuckDBPyConnection, store: LmdbStore, writer: Writer, watermark: int
-) -> int:
-    cursor = connection.execute(
-        "select t.transaction_id, t.event_time, t.card_id, t.merchant_id, t.customer_id, t.device_id, t.ip_id, "
-        "case when r.known_at < ? then r.known_at end from ingest.transactions as t "
-        "left join staging.stg_fraud_reports as r on t.transaction_id = r.transaction_id "
-        "where t.event_time < ?",
-        [watermark, watermark],
-    )
-    loaded = 0
-    while rows := cursor.fetchmany(BATCH_ROWS):
-        for transaction_id, event_time, card, merchant, customer, device, ip, reported_at in rows:
-            record = SeenRecord((card, merchant, customer, device, ip), event_time, reported_at)
-            writer.put(token(transaction_id), encode(record), db=store.tables["seen"])
-            writer.put(dated(event_time, token(transaction_id)), b"", db=store.tables["known"])
-        loaded += len(rows)
-    return loaded

@@ -3,11 +3,12 @@
 Belongs here: keys, records and one write transaction. Does not belong here: opening a store (lmdb.py), what
 an event means (features/engine.py).
 
-Six tables. `keys`: all of one entity's key lies side by side, so that an event changes few pages: (plan, key),
-then 0 -> State; 1, column, value -> times in each window; 2 or 3 (the stream), moment, transaction -> entry of
-the log. `seen`: transaction -> its keys. `vectors` and `known`: event_time, transaction -> its vector, for as long
-as a repeat gets it, then nothing; so that both end in order of time. `due`: moment, (plan, key) -> nothing, the
-keys to look after. `meta`: name -> text. Ids are tokenised by 128 bits of SHA-256, so that any length fits.
+Six tables. `keys`: all of one entity's key lies side by side, so that an event changes few pages:
+(plan, key), then 0 -> State; 1, column, value -> times in each window; 2 or 3 (the stream), moment,
+transaction -> entry of the log. `seen`: transaction -> its keys. `vectors` and `known`: event_time,
+transaction -> its vector, for as long as a repeat gets it, then nothing; both are cleaned up by time. `due`:
+moment, (plan, key) -> nothing, the keys to look after. `meta`: name -> text. Ids are tokenised by 128 bits of
+SHA-256, so that any length fits.
 """
 
 from __future__ import annotations
@@ -137,13 +138,13 @@ class LmdbKeySession:
         end = log_key(self._prefix, is_report, upper, b"")
         start = len(self._prefix) + 1
         removed: list[Entry] = []
-        is_there = self._cursor.set_range(log_key(self._prefix, is_report, 0, b""))
-        while is_there and len(removed) != limit:
-            name = self._cursor.key()
-            if name >= end:
+        self._cursor.set_range(log_key(self._prefix, is_report, 0, b""))
+        while len(removed) != limit:
+            name = self._cursor.key()  # empty behind the last one
+            if not name or name >= end:
                 break
             removed.append(self._codec.unpack(_MOMENT.unpack_from(name, start)[0], self._cursor.value()))
-            is_there = self._cursor.delete()
+            self._cursor.delete()
         return removed
 
 
@@ -199,7 +200,7 @@ class LmdbSession:
 
     def mark_reported(self, transaction_id: str, known_at: int) -> None:
         name = token(transaction_id)
-        record = decode_seen(self.txn.get(name, db=self.tables["seen"]) or b"")
+        record = decode_seen(self.txn.get(name, b"", db=self.tables["seen"]))
         record.reported_at = known_at
         self.txn.put(name, encode(record), db=self.tables["seen"])
 
@@ -207,11 +208,11 @@ class LmdbSession:
         """Takes out the oldest names of a table that are dated before the moment, a few at a time."""
         expired: list[bytes] = []
         cursor = self.txn.cursor(db=self.tables[table])
-        is_there = cursor.first()
-        while is_there and len(expired) < FORGOTTEN_EACH:
-            name = cursor.key()
-            if _MOMENT.unpack_from(name)[0] >= moment:
+        cursor.first()
+        while len(expired) < FORGOTTEN_EACH:
+            name = cursor.key()  # empty behind the last one
+            if not name or _MOMENT.unpack_from(name)[0] >= moment:
                 break
             expired.append(name)
-            is_there = cursor.delete()
+            cursor.delete()
         return expired

@@ -1,13 +1,14 @@
 """The online store for several machines: Redis 7 or Valkey, one server or a cluster.
 
-Belongs here: the messages of a decision and of a report, in order, and what is forgotten. Does not belong here:
-bytes and names (redis_session.py), what happens inside the server (redis_script.lua), connections
+Belongs here: the messages of a decision and of a report, in order, and what is forgotten. Does not belong
+here: bytes and names (redis_session.py), what happens inside the server (redis_script.lua), connections
 (redis_link.py), what an event means (features/engine.py).
 
 A decision waits for one answer of a single server: its script claims the id, takes the event down for every
 key and hands out what the engine needs, in one atomic step. On a cluster the id is claimed first, so that it
-counts once whatever keys it comes with, and the keys follow: two waits, each for all nodes at once. What came out is
-sent before `observe` returns, and nobody waits for it: where it is lost, the next visitor computes it again.
+counts once whatever keys it comes with, and the keys follow: two waits, each for all nodes at once. What came
+out is sent before `observe` returns, and nobody waits for it: where it is lost, the next visitor computes it
+again.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ Visit = tuple[EntityPlan, bytes, bytes]
 
 
 class RedisStore:
-    """A FeatureStore in Redis. Raises StoreError where it cannot be reached or holds another contract or format.
+    """A FeatureStore in Redis. Raises StoreError where it cannot be reached or holds another contract.
 
     `observe` may be called by several threads and processes at once. An event whose call failed can be sent
     again: it counts once.
@@ -147,8 +148,8 @@ class RedisStore:
             talk.call([plain("HSET", self.names.meta, name, value)])
 
     def sweep(self, moment: int, limit: int = SWEEP_KEYS) -> int:
-        """Forgets what no event at `moment` (ms) or later can need, `limit` of each kind at the most: keys that
-        were idle, vectors, transactions. How many it looked at."""
+        """Forgets what no event at `moment` (ms) or later can need, `limit` of each kind at the most: logs of
+        idle keys, vectors, transactions. How many it looked at."""
         with self.link.talk() as talk:
             swept = self._sweep_keys(talk, moment, limit)
             for kind, age in (
@@ -297,7 +298,7 @@ class RedisStore:
     def _arrive_on_cluster(
         self, talk: Talk, batch: Sequence[Transaction], visits: Sequence[list[Visit]]
     ) -> list[Any]:
-        """First the ids, and whether an event comes too late for a key; then the events of which neither holds."""
+        """First the ids, and whether an event comes too late for a key; then the events that may go on."""
         answers = self._claimed(talk, batch, visits)
         going = [place for place, answer in enumerate(answers) if answer is None]
         commands = [
@@ -365,8 +366,8 @@ class RedisStore:
     def _repeated(
         self, talk: Talk, transaction: Transaction, data: bytes, latest: dict[bytes, RedisKeySession]
     ) -> Observation | TooLateError:
-        """What was answered before; without it the answer as of its time, from the log. Where whoever claimed the
-        id died before it reached every key, it is taken down there now."""
+        """What was answered before; without it the answer as of its time, from the log. Where whoever claimed
+        the id died before it reached every key, it is taken down there now."""
         found = known(data)
         if found.vector is not None:
             return Observation(found.vector, is_repeat=True)
@@ -437,7 +438,7 @@ class RedisStore:
     # What is forgotten
 
     def _sweep_beside(self, moment: int) -> None:
-        """In a thread of its own: no decision waits for it. What one sweep leaves, or fails at, the next one does."""
+        """In a thread of its own: no decision waits for it. What one sweep leaves, the next one takes."""
         if self._sweep is not None and not self._sweep.done():
             return
         if self._sweeper is None:
@@ -497,7 +498,7 @@ class RedisStore:
                 if found != value:
                     raise StoreError(
                         f"online store {self.link.name}: its {name} is {found[:12]}, wanted is {value[:12]}; "
-                        "rebuild it from the warehouse (asset features/online_store), or take another namespace"
+                        "rebuild it from the warehouse (asset features/online_store), or choose a namespace"
                     )
 
 

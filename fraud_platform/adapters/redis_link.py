@@ -1,7 +1,7 @@
 """Connections to Redis: a bounded pool, one send for many commands, replies that nobody waits for.
 
-Belongs here: addresses, time-outs, the nodes of a cluster and which of them holds a key. Does not belong here:
-what is stored (redis_session.py, redis_script.lua), what an event means (features/engine.py).
+Belongs here: addresses, time-outs, the nodes of a cluster and which of them holds a key. Does not belong
+here: what is stored (redis_session.py, redis_script.lua), what an event means (features/engine.py).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def plain(name: str, key: bytes, *arguments: bytes | str | int) -> Command:
 
 
 def packed(commands: Iterable[Sequence[Any]]) -> bytes:
-    """Commands as they go over the wire; most arguments are bytes already, which redis-py takes longer over."""
+    """Commands as they go over the wire: most arguments are bytes already, and redis-py takes longer."""
     parts = []
     for arguments in commands:
         parts.append(b"*%d\r\n" % len(arguments))
@@ -113,8 +113,8 @@ class Pool:
     def take(self) -> Line:
         if not self._free.acquire(timeout=self._limits.wait_s):
             raise StoreError(
-                f"online store {self.name}: all {self._limits.connections} connections are busy and none became "
-                f"free within {self._limits.wait_s * 1000:.0f} ms; allow more connections, or send less at once"
+                f"online store {self.name}: all {self._limits.connections} connections are busy and none "
+                f"became free within {self._limits.wait_s * 1000:.0f} ms; allow more, or send less at once"
             )
         with self._lock:
             if self._idle:
@@ -363,8 +363,8 @@ class Talk:
             reply = self._once(address, arguments, is_asking)
         self._link.forget_nodes()
         raise StoreError(
-            f"online store {self._link.pool(address).name}: it refuses {command.arguments[0]}: {reply}; see the "
-            "server's log, its memory and its access rules"
+            f"online store {self._link.pool(address).name}: it refuses {command.arguments[0]}: {reply}; see "
+            "the server's log, its memory and its access rules"
         )
 
     def _once(self, address: Address, arguments: Sequence[Any], is_asking: bool) -> Any:
@@ -401,15 +401,15 @@ class Talk:
         if isinstance(error, TimeoutError):
             return StoreError(
                 f"online store {pool.name}: no answer within {limits.command_s * 1000:.0f} ms (connecting: "
-                f"{limits.connect_s * 1000:.0f} ms); is the server overloaded or far away? Send the event again: "
-                "it counts once"
+                f"{limits.connect_s * 1000:.0f} ms); is the server overloaded or far away? Send the event "
+                "again: it counts once"
             )
         if isinstance(error, AuthenticationError):
             return StoreError(f"online store {pool.name}: {error}; put user and password into its URL")
         if isinstance(error, ConnectionError):
             return StoreError(
-                f"online store {pool.name}: {error}; start the server, or correct its address. Send the event "
-                "again: it counts once"
+                f"online store {pool.name}: {error}; start the server, or correct its address. Send "
+                "the event again: it counts once"
             )
         return StoreError(f"online store {pool.name}: {error}")
 

@@ -4,8 +4,8 @@ Belongs here: names of keys, records, and the engine's session over what one rou
 belong here: connections (redis_link.py), the order of messages (redis.py), what an event means
 (features/engine.py).
 
-A key's State is a snapshot after its first `version` arrivals; what has arrived since waits in a list, in order,
-and whoever visits the key takes it in. So the script only takes arrivals down and hands out what lies
+A key's State is a snapshot after its first `version` arrivals; what has arrived since waits in a list, in
+order, and whoever visits the key takes it in. So the script only takes arrivals down and hands out what lies
 between the snapshot and the event, atomically; the outcome is written later, where nobody else was faster.
 """
 
@@ -15,7 +15,6 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
-from math import copysign
 from typing import NamedTuple
 
 import msgspec
@@ -56,8 +55,9 @@ def script(engine: Engine) -> Script:
 
 def _shape(plan: EntityPlan) -> str:
     return (
-        f"{{log = {_lua(plan.has_log)}, place = {_lua(plan.has_place)}, columns = {len(plan.distinct_columns)}, "
-        f"values = {TOKEN_BYTES + 8 + 16 * plan.has_place + 1}, reach = {plan.reach}, stride = {plan.stride}, "
+        f"{{log = {_lua(plan.has_log)}, place = {_lua(plan.has_place)}, "
+        f"columns = {len(plan.distinct_columns)}, values = {TOKEN_BYTES + 8 + 16 * plan.has_place + 1}, "
+        f"reach = {plan.reach}, stride = {plan.stride}, "
         f"windows = {{{', '.join(map(str, plan.windows))}}}, "
         f"reports = {{{', '.join(map(str, plan.report_windows))}}}}}"
     )
@@ -144,7 +144,7 @@ def unpack_vector(data: bytes) -> Vector:
 
 
 class Fetched:
-    """Entries of one stream in order of moment, whole within `spans` only; a scan outside of them is a bug."""
+    """Entries of one stream in order of moment, whole within `spans`; a scan outside of them is a bug."""
 
     def __init__(self, spans: Sequence[tuple[int, int]], entries: Sequence[Entry]) -> None:
         self._spans = spans
@@ -201,8 +201,8 @@ class RedisKeySession:
             self._old,
             self._old_reports,
         ) = parts
-        spans = _spans(spans) if plan.has_log else EVERYTHING
-        self._transactions = Fetched(spans, self._entries(entries) if entries else ())
+        known = _spans(spans) if plan.has_log else EVERYTHING
+        self._transactions = Fetched(known, self._entries(entries) if entries else ())
         moments = [Entry(moment) for moment, _ in self._lines(reports, 0)] if reports else ()
         self._reports = Fetched(_spans(report_spans), moments)
         width = 4 * len(plan.windows)

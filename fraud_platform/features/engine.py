@@ -1,8 +1,8 @@
 """Observes the timeline event by event and answers with the exact vector, whatever stores the state.
 
-Belongs here: what an event means for each entity, ties, late events, repeated ids, fraud reports, and what may
-be forgotten. Does not belong here: bytes on disk or on a wire; a store implements `Session` and `KeySession`
-(adapters/lmdb_session.py, adapters/redis_session.py).
+Belongs here: what an event means for each entity, ties, late events, repeated ids, fraud reports, and what
+may be forgotten. Does not belong here: bytes on disk or on a wire; a store implements `Session` and
+`KeySession` (adapters/lmdb_session.py, adapters/redis_session.py).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Observation(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a store knows of a transaction: its vector (None where it was loaded from history, or seen too long
-    ago), a transaction with its key columns and event_time, and when it was first reported as fraud."""
+    """What a store knows of a transaction: its vector (None where it was loaded, or is too old), a
+    transaction with its key columns and event_time, and when it was first reported as fraud."""
 
     vector: Vector | None
     keys: Transaction
@@ -111,7 +111,7 @@ class Engine:
         self.contract = contract
         self.plans = compile_plans(contract)
         self.retention_ms = max((plan.reach for plan in self.plans), default=0) + LATENESS_MS
-        """How long, by event time, a store keeps what a window can still hold and what a repeat is answered."""
+        """How long, by event time, a store keeps what a window can hold and what a repeat is answered."""
         self._plan_of = {plan.number: plan for plan in self.plans}
         self._rows: tuple[tuple[int, RowExpression], ...] = tuple(
             (place, row_expression(feature, contract))
@@ -178,8 +178,8 @@ class Engine:
         return True
 
     def settle(self, plan: EntityPlan, log: KeySession, moment: int) -> None:
-        """Forgets what no event can need that comes LATENESS_MS after `moment` or later than that: of an idle
-        key the whole log. A key that was busy in the meantime is looked after again when that time has come."""
+        """Forgets what no event needs that is less than LATENESS_MS older than `moment`: of an idle key the
+        whole log. A key that was busy in the meantime is looked after again when its time has come."""
         state = log.state()
         if state is None:
             return
@@ -214,8 +214,9 @@ class Engine:
         vector: list[float | str | None],
     ) -> bool:
         state = log.state() or plan.empty()
-        is_late = now.time < state.moment or now.time < state.last
-        if is_late:
+        is_late = now.time < state.last
+        is_behind = is_late or now.time < state.moment
+        if is_behind:
             plan.read(self._past(plan, log, state, transaction), now, vector)
         else:
             plan.advance(state, now.time, log)
@@ -224,7 +225,7 @@ class Engine:
         plan.take(state, entry, log)
         if plan.has_log:
             log.append(transaction.transaction_id, entry)
-            if not is_late and now.time - plan.reach - LATENESS_MS - plan.stride > max(
+            if not is_behind and now.time - plan.reach - LATENESS_MS - plan.stride > max(
                 state.log_from, state.first
             ):
                 self._trim(plan, log, state)
@@ -260,7 +261,7 @@ class Engine:
 
     @staticmethod
     def _trim(plan: EntityPlan, log: KeySession, state: State) -> bool:
-        """Forgets what lies before every window of every event that may still come; False where some is left."""
+        """Forgets what lies before every window of every event to come; False where some of it is left."""
         upper = state.moment - plan.reach - LATENESS_MS
         if upper <= state.log_from:
             return True
@@ -283,9 +284,10 @@ class Engine:
 
 def too_late(plan: EntityPlan, state: State, transaction: Transaction) -> TooLateError:
     """The error for an event whose windows reach back to what the key's log no longer holds."""
+    behind_ms = max(state.moment, state.last) - transaction.event_time
     return TooLateError(
         f"transaction {transaction.transaction_id!r}: event_time {transaction.event_time} is "
-        f"{(max(state.moment, state.last) - transaction.event_time) / LATENESS_MS:.1f} days older than what "
-        f"its {plan.name} has seen, and the log its windows need is gone; events are answered exactly up to "
-        f"{LATENESS_MS // 86_400_000} day late: send them in time, or rebuild the store with them in it"
+        f"{behind_ms / LATENESS_MS:.1f} days older than what its {plan.name} has seen, and the log its "
+        f"windows need is gone; events are answered exactly up to {LATENESS_MS // 86_400_000} day late: send them in "
+        "time, or rebuild the store with them"
     )

@@ -16,7 +16,6 @@ from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.features.state import FAR, WAITING_MAX, Entry, State
 from fraud_platform.schema import Transaction
 
-
 TRIM_STRIDE_MIN_MS = 86_400_000
 
 
@@ -124,7 +123,7 @@ class EntityPlan:
         state.moment = moment
 
     def take(self, state: State, entry: Entry, log: KeyLog) -> None:
-        """A transaction that is in the log now: a fact of the past, and in every window that lies ahead of it."""
+        """A transaction of the log becomes a fact of the past, and counts in the windows ahead of it."""
         state.remember(entry.moment, entry.place)
         if entry.moment < state.moment:
             self._add(state, entry, state.moment, log)

@@ -1,7 +1,7 @@
 """What the online store remembers of one entity's key: exact totals per window and facts of its past.
 
-The totals cover [moment - w, moment) for each window w; what is newer waits until a later event moves `moment`
-forward. All numbers are integers, so that no order of events can round them.
+The totals cover [moment - w, moment) for each window w; what is newer waits until a later event moves
+`moment` forward. All numbers are integers, so that no order of events can round them.
 """
 
 from __future__ import annotations
