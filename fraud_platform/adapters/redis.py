@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from time import sleep
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,7 @@ import msgspec
 
 from fraud_platform.adapters.redis_link import Command, Limits, Link, Talk, plain
 from fraud_platform.adapters.redis_session import (
+    Known,
     Names,
     RedisKeySession,
     RedisSession,
@@ -46,6 +48,7 @@ BATCH_EVENTS = 32
 """Events of a replay that are under way at the same time."""
 BATCH_COMMANDS = 1000
 """Commands of a bulk load that are sent at once."""
+CLAIM_STEP_S = 0.002
 SWEEP_EVERY = 64
 """Decisions between two sweeps."""
 SWEEP_KEYS = 4 * SWEEP_EVERY
@@ -130,8 +133,7 @@ class RedisStore:
                 if key.due != NEVER:
                     arrivals.append(plain("ZADD", self.names.due, "NX", key.due, key.name))
             talk.call(arrivals)
-            talk.call([self.script.command([name], "mark_reported", event.known_at)])
-        return True
+            return bool(talk.call([self.script.command([name], "mark_reported", event.known_at)])[0])
 
     def seen(self, transaction_id: str) -> bool:
         """Whether the transaction has been observed or loaded."""
@@ -368,7 +370,7 @@ class RedisStore:
     ) -> Observation | TooLateError:
         """What was answered before; without it the answer as of its time, from the log. Where whoever claimed
         the id died before it reached every key, it is taken down there now."""
-        found = known(data)
+        found = self._awaited(talk, transaction.transaction_id, known(data))
         if found.vector is not None:
             return Observation(found.vector, is_repeat=True)
         transaction = msgspec.structs.replace(transaction, event_time=found.record.event_time)
@@ -396,9 +398,27 @@ class RedisStore:
             session_seen=found.seen(transaction.transaction_id),
         )
         latest.update(keys)
-        if found.is_claimed:
-            talk.post(self._kept(transaction.event_time, transaction.transaction_id, vector))
-        return observation
+        if not found.is_claimed:
+            return observation
+        name = token(transaction.transaction_id)
+        commands = [
+            self.script.command([self.names.seen(name)], "keep_vector", vector, "told"),
+            *self._dated("vectors", transaction.event_time // _HOUR_MS, [name]),
+        ]
+        kept = known(talk.call(commands)[0]).vector
+        return observation if kept is None else Observation(kept, is_repeat=True)
+
+    def _awaited(self, talk: Talk, transaction_id: str, found: Known) -> Known:
+        """What is known of a transaction, once whoever claimed it has told its answer or had the time to."""
+        name = self.names.seen(token(transaction_id))
+        waited_s = 0.0
+        while found.is_claimed and waited_s < self.link.limits.claim_s:
+            sleep(CLAIM_STEP_S)
+            waited_s += CLAIM_STEP_S
+            data = talk.call([plain("GET", name)])[0]
+            if data is not None:
+                found = known(data)
+        return found
 
     def _refused(
         self, transaction: Transaction, visits: Sequence[Visit], found: Sequence[Any]
@@ -441,6 +461,9 @@ class RedisStore:
         """In a thread of its own: no decision waits for it. What one sweep leaves, the next one takes."""
         if self._sweep is not None and not self._sweep.done():
             return
+        failure = None if self._sweep is None else self._sweep.exception()
+        if failure is not None and not isinstance(failure, StoreError):
+            raise failure
         if self._sweeper is None:
             self._sweeper = ThreadPoolExecutor(1, "online-store-sweep")
         self._sweep = self._sweeper.submit(self.sweep, moment)

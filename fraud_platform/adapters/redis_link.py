@@ -35,12 +35,14 @@ ANY: Address = ("", 0)
 @dataclass(frozen=True)
 class Limits:
     """connect_s, command_s: time-outs (seconds); connections: at the most, for each node; wait_s: how long a
-    call waits for one of them to become free."""
+    call waits for one of them to become free; claim_s: how long a repeat waits for the answer of whoever is
+    at work on the same event, before it takes that one for dead."""
 
     connect_s: float = 0.25
     command_s: float = 0.1
     connections: int = 16
     wait_s: float = 0.25
+    claim_s: float = 0.1
 
 
 class Script:
@@ -368,20 +370,15 @@ class Talk:
         )
 
     def _once(self, address: Address, arguments: Sequence[Any], is_asking: bool) -> Any:
-        """One command by a connection of its own, so that no reply of another is in its way."""
-        pool = self._link.pool(address)
-        connection = self._link._connection(address)
-        try:
-            connection.connect()
-            if is_asking:
-                connection.send_command("ASKING", check_health=False)
-                connection.read_response()
-            connection.send_command(*arguments, check_health=False)
-            return Line(connection).read()
-        except RedisError as error:
-            raise self._error(pool, error) from error
-        finally:
-            connection.disconnect()
+        commands = [("ASKING",), arguments] if is_asking else [arguments]
+        self._is_halfway = True
+        self._send(address, commands)
+        refused = self._debts(address)
+        reply = [self._read(address) for _ in commands][-1]
+        self._is_halfway = False
+        for command, error in refused:
+            self._again(command, error)
+        return reply
 
     def _failed(self, address: Address, error: RedisError) -> StoreError:
         pool = self._link.pool(address)

@@ -252,7 +252,7 @@ end
 
 -- plan, settled, then what Engine.settle can ask for.
 local function visit()
-  local plan, settled = PLANS[tonumber(ARGV[1])], tonumber(ARGV[2])
+  local plan, settled = PLANS[tonumber(ARGV[2])], tonumber(ARGV[3])
   local key = look(plan, 1)
   local moment = NEVER
   if key.moment <= settled and max(key.last, key.last_report) < settled then moment = settled end
@@ -319,10 +319,13 @@ local function unclaim()
   return 1
 end
 
+-- vector: the first one that is told stays; what is known of the transaction then.
 local function keep_vector()
   local seen = redis.call('GET', KEYS[1])
-  if seen and sub(seen, 1, 1) == 'c' then redis.call('SET', KEYS[1], 'v' .. sub(seen, 2) .. ARGV[2]) end
-  return 1
+  if not seen or sub(seen, 1, 1) ~= 'c' then return seen end
+  local answered = 'v' .. sub(seen, 2) .. ARGV[2]
+  redis.call('SET', KEYS[1], answered)
+  return ARGV[3] and answered or 1
 end
 
 local function strip_vector()
@@ -335,7 +338,8 @@ local function mark_reported()
   local seen, known_at = redis.call('GET', KEYS[1]), tonumber(ARGV[2])
   if not seen then return 0 end
   local before = unpack_bytes('<d', seen, 2)
-  if before == NEVER or known_at < before then redis.call('SETRANGE', KEYS[1], 1, pack('<d', known_at)) end
+  if before ~= NEVER and before <= known_at then return 0 end
+  redis.call('SETRANGE', KEYS[1], 1, pack('<d', known_at))
   return 1
 end
 

@@ -288,6 +288,6 @@ def too_late(plan: EntityPlan, state: State, transaction: Transaction) -> TooLat
     return TooLateError(
         f"transaction {transaction.transaction_id!r}: event_time {transaction.event_time} is "
         f"{behind_ms / LATENESS_MS:.1f} days older than what its {plan.name} has seen, and the log its "
-        f"windows need is gone; events are answered exactly up to {LATENESS_MS // 86_400_000} day late: send them in "
-        "time, or rebuild the store with them"
+        f"windows need is gone; events are answered exactly up to {LATENESS_MS // 86_400_000} day late: send "
+        "them in time, or rebuild the store with them"
     )
