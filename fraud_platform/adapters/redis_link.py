@@ -74,13 +74,14 @@ def plain(name: str, key: bytes, *arguments: bytes | str | int) -> Command:
 
 def packed(commands: Iterable[Sequence[Any]]) -> bytes:
     """Commands as they go over the wire: most arguments are bytes already, and redis-py takes longer."""
-    parts = []
+    parts: list[bytes] = []
     for arguments in commands:
-        parts.append(b"*%d\r\n" % len(arguments))
+        parts.append(b"*%d" % len(arguments))
         for argument in arguments:
-            data = argument if type(argument) is bytes else str(argument).encode()
-            parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
+            data = argument if argument.__class__ is bytes else str(argument).encode()
+            parts += (b"$%d" % len(data), data)
+    parts.append(b"")
+    return b"\r\n".join(parts)
 
 
 class Line:

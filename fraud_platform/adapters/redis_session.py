@@ -15,6 +15,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
+from math import copysign
 from typing import NamedTuple
 
 import msgspec
@@ -122,18 +123,17 @@ def pack_vector(vector: Vector) -> bytes:
     >>> unpack_vector(pack_vector((1.0, -0.0, 0.5, "DE", None)))
     (1.0, -0.0, 0.5, 'DE', None)
     """
-    return encode([_short(value) for value in vector])
-
-
-def _short(value: float | str | None) -> float | str | None:
-    if (
-        isinstance(value, float)
-        and value.is_integer()
-        and abs(value) <= _EXACT
-        and (value or str(value) == "0.0")
-    ):
-        return int(value)
-    return value
+    return encode(
+        [
+            int(value)
+            if isinstance(value, float)
+            and value.is_integer()
+            and -_EXACT <= value <= _EXACT
+            and (value or copysign(1.0, value) > 0)
+            else value
+            for value in vector
+        ]
+    )
 
 
 _decode_short = msgspec.msgpack.Decoder(tuple[int | float | str | None, ...]).decode
