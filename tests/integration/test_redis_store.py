@@ -6,12 +6,14 @@ in tests/property and tests/integration/test_features_*.py.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,13 +29,14 @@ from fraud_platform.features.contract import load_contract
 from fraud_platform.features.engine import LATENESS_MS
 from fraud_platform.schema import LabelEvent, Transaction
 from tests.oracle import DAY, HOUR, Oracle, Vector, require_equal
-from tests.servers import free_port, redis_says
+from tests.servers import free_port, missing_redis, redis_cluster, redis_says, redis_server
 from tests.stores import StoreAddress, Stores
 from tests.worlds import CONTRACT, FIELDS, MOMENTS, NOW, OUTCOMES, report, transaction
 
 every_redis = pytest.mark.parametrize("kind", ["redis", "redis_cluster"])
 QUIET_SECONDS = 0.2
 """A client that sends nothing for so long waits for an answer."""
+PATIENCE_SECONDS = 30.0
 GENEROUS = Limits(connect_s=5.0, command_s=5.0)
 
 
@@ -224,6 +227,54 @@ def test_a_server_that_lost_the_script_gets_it_again(stores: Stores, kind: str) 
                 assert redis_says(port or port_of(address), "SCRIPT", "FLUSH") == "OK"
             require_equal(CONTRACT, store.observe(event).vector, oracle.observe(event))
             require_equal(CONTRACT, store.observe(event).vector, store.observe(event).vector)
+
+
+def test_a_killed_master_is_replaced_and_its_events_count_once(tmp_path: Path) -> None:
+    reason = missing_redis()
+    if reason is not None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    oracle = Oracle(CONTRACT)
+    with replicated(tmp_path) as (ports, master):
+        store = RedisStore.open(f"redis+cluster://127.0.0.1:{ports[0]}", CONTRACT, limits=GENEROUS)
+        events = [
+            transaction(f"t{number}", NOW + number * HOUR, card_id=f"c{number % 7}", ip_id="i")
+            for number in range(60)
+        ]
+        for number, event in enumerate(events):
+            if number == 30:
+                assert int(redis_says(master, "WAIT", "1", "5000")) == 1
+                redis_says(master, "SHUTDOWN", "NOSAVE")
+            require_equal(CONTRACT, until_answered(store, event), oracle.observe(event))
+        for event in events:
+            assert store.observe(event).is_repeat
+        store.close()
+
+
+@contextmanager
+def replicated(folder: Path) -> Iterator[tuple[list[int], int]]:
+    """A cluster whose second master has a replica; gives its ports and that master's."""
+    options = "--cluster-enabled", "yes", "--cluster-port", str(free_port())
+    with redis_cluster(folder / "masters") as ports, redis_server(folder / "replica", *options) as replica:
+        for port in (*ports, replica):
+            redis_says(port, "CONFIG", "SET", "cluster-node-timeout", "1000")
+        joining = "--cluster", "add-node", f"127.0.0.1:{replica}", f"127.0.0.1:{ports[0]}", "--cluster-slave"
+        redis_says(ports[0], *joining, "--cluster-master-id", redis_says(ports[1], "CLUSTER", "MYID"))
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while "state=online" not in redis_says(ports[1], "INFO", "replication"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield ports, ports[1]
+
+
+def until_answered(store: RedisStore, event: Transaction) -> Vector:
+    """As a caller does that sends an event again after an error."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return store.observe(event).vector
+        except StoreError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 # Limits and errors
