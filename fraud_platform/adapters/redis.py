@@ -310,7 +310,11 @@ class RedisStore:
         for place in going:
             found = [next(replies) for _ in visits[place]]
             late = [(number, *reply[2:]) for number, reply in enumerate(found) if reply[0] == b"late"]
-            answers[place] = [b"late", *late[0]] if late else [b"new", *(reply[1] for reply in found)]
+            if any(reply[0] == b"there" for reply in found):
+                name = self.names.seen(token(batch[place].transaction_id))
+                answers[place] = [b"seen", talk.call([plain("GET", name)])[0]]
+            else:
+                answers[place] = [b"late", *late[0]] if late else [b"new", *(reply[1] for reply in found)]
         return answers
 
     def _claimed(self, talk: Talk, batch: Sequence[Transaction], visits: Sequence[list[Visit]]) -> list[Any]:

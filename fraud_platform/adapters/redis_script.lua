@@ -233,6 +233,12 @@ local function arrive()
     at = at + 5
   end
   if mode == 'peek' then return {'new'} end
+  if mode == 'event' and record == '' then
+    -- The id was claimed in another step: a repeat that took its owner for dead may have been here since.
+    for _, visit in ipairs(visits) do
+      if is_there(visit[1], visit[5], visit[2], moment, visit[4]) then return {'there'} end
+    end
+  end
   local out = {'new'}
   for _, visit in ipairs(visits) do
     local plan, key, is_late, entry, place = unpack(visit)

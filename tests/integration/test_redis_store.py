@@ -198,6 +198,28 @@ def test_an_event_that_reached_some_of_its_keys_reaches_all_when_it_is_sent_agai
         require_equal(CONTRACT, store.observe(last).vector, oracle.observe(last))
 
 
+def test_an_owner_that_is_slower_than_the_repeat_counts_nothing_twice(stores: Stores) -> None:
+    """On a cluster the id is claimed a step before the keys: a repeat may be done in between."""
+    oracle = Oracle(CONTRACT)
+    with stores.empty("redis_cluster") as address, opened(address) as store:
+        for number in range(4):
+            event = transaction(f"t{number}", NOW + number * HOUR // 2, ip_id="i")
+            require_equal(CONTRACT, store.observe(event).vector, oracle.observe(event))
+        slow = transaction("slow", NOW + 2 * HOUR, ip_id="i")
+        visits = [store._visits(slow)]
+        with store.link.talk() as talk:
+            assert store._claimed(talk, [slow], visits) == [None]
+        assert store.observe(slow).is_repeat
+        commands = [store._arrival("event", slow, [visit]) for visit in visits[0]]
+        with store.link.talk() as talk:
+            plans = [plan for plan, _, _ in visits[0]]
+            for plan, (kind, *_) in zip(plans, talk.call(commands), strict=True):
+                assert (kind == b"there") == plan.has_log
+        oracle.observe(slow)
+        last = transaction("last", NOW + 3 * HOUR, ip_id="i")
+        require_equal(CONTRACT, store.observe(last).vector, oracle.observe(last))
+
+
 @every_redis
 def test_a_report_that_reached_some_keys_counts_once_when_it_is_sent_again(stores: Stores, kind: str) -> None:
     oracle = Oracle(CONTRACT)
