@@ -49,8 +49,9 @@ BATCH_EVENTS = 32
 BATCH_COMMANDS = 1000
 """Commands of a bulk load that are sent at once."""
 CLAIM_STEP_S = 0.002
-SWEEP_EVERY = 64
-"""Decisions between two sweeps."""
+"""Between two looks at an event that someone else is at work on."""
+SWEEP_EVERY = 16
+"""Decisions between two sweeps: often and little, so that no decision meets a long one."""
 SWEEP_KEYS = 4 * SWEEP_EVERY
 """Vectors, transactions and keys that one sweep cleans up at the most, each: more than was added."""
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -344,6 +345,18 @@ def test_a_server_that_is_not_there_is_named() -> None:
         RedisStore.open(f"redis+cluster://127.0.0.1:{port}", CONTRACT)
     with pytest.raises(StoreError, match="redis\\+cluster://host:port"):
         RedisStore.open("http://127.0.0.1", CONTRACT)
+
+
+def test_a_server_on_the_same_machine_is_reached_by_its_socket(tmp_path: Path) -> None:
+    if reason := missing_redis():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    with (
+        TemporaryDirectory(prefix="socket-") as short,
+        redis_server(tmp_path / "server", "--unixsocket", f"{short}/redis"),
+        RedisStore.open(f"unix://{short}/redis", CONTRACT, limits=GENEROUS) as store,
+    ):
+        store.observe(transaction("a", NOW))
+        assert named(store.observe(transaction("b", NOW + 1)).vector)["card_txn_count_1h"] == 1.0
 
 
 @every_redis
