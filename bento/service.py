@@ -17,7 +17,7 @@ import bentoml
 import fraud_platform
 from fraud_platform.adapters.http import Api
 from fraud_platform.adapters.metrics import Metrics
-from fraud_platform.adapters.service import ServiceSettings, open_service
+from fraud_platform.adapters.service import Service, ServiceSettings
 
 HERE = Path(__file__).resolve().parent
 api = Api()
@@ -42,12 +42,12 @@ class FraudPlatform:
 
     def __init__(self) -> None:
         settings = ServiceSettings.from_env(os.environ, HERE / "bundle")
-        self.service = open_service(settings, now_ms)
-        api.start(self.service.decider, Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR")))
+        self.service = Service(settings, now_ms)
+        api.start(self.service, Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR")))
         gc.collect()
         gc.freeze()
         code = Path(fraud_platform.__file__).parent
-        logger.info("bundle %s, code %s, state %s", self.service.decider.bundle.id, code, settings.state)
+        logger.info("bundle %s, code %s, state %s", self.service.bundle.id, code, settings.state)
 
     def __is_ready__(self) -> bool:
         return api.is_ready

@@ -101,14 +101,14 @@ def write_until_killed(address: StoreAddress, contract: str, start: int, acknowl
 
 
 def write_these(
-    address: StoreAddress, contract: str, events: Sequence[Event], together: Any, told: Any
+    address: StoreAddress, contract: str, events: Sequence[Event], together: Any, told: Connection
 ) -> None:
     """The events in this order, once all the writers are there; then every answer."""
     store = address.open(FeatureContract.from_json(contract.encode()))
     together.wait(60)
     answers = [answer(store, event) for event in events]
     store.close()
-    told.put(answers)
+    told.send(answers)
 
 
 def load_until_killed(warehouse: str, contract: str, path: str, step: int) -> None:

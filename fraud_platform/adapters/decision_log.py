@@ -99,6 +99,11 @@ class DecisionLog:
                 continue
         raise DecisionLogError(f"{folder}: all {WORKERS_MAX} chains are being written; stop other services")
 
+    @property
+    def worker(self) -> str:
+        """The name of the chain that this process writes."""
+        return self._worker.decode()
+
     def append(self, key: str, payload: bytes) -> int:
         """Write a record and return its sequence. DecisionLogError when it could not be written whole."""
         sequence = self.head.sequence + 1

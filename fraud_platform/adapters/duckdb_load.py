@@ -190,6 +190,29 @@ def known(connection: duckdb.DuckDBPyConnection, horizon: int) -> Iterator[pa.Re
     )
 
 
+def facts(connection: duckdb.DuckDBPyConnection, plan: EntityPlan, end: int) -> Iterator[pa.RecordBatch]:
+    """What a store's logs must hold of each key at the end of the timeline: key; transactions and their
+    amounts, reports, since the moment that every log reaches back to; first and last moment of its past."""
+    columns, lower = ", ".join(plan.columns), reaches_back_to(plan, end)
+    logged, reported = (f"event_time >= {lower}" if plan.has_log else "false"), f"known_at >= {lower}"
+    return _answer(
+        connection,
+        f"""
+        with facts as (
+          select {columns}, count(*) filter ({logged}) as transactions, min(event_time) as first
+            , coalesce(sum(amount_minor) filter ({logged}), 0)::bigint as amounts, max(event_time) as last
+          from known_transactions where {present(plan)} group by all
+        ),
+        reports as (
+          select {columns}, count(*) filter ({reported if plan.report_windows else "false"}) as reports
+          from known_reports where {present(plan)} group by all
+        )
+        select {_token(plan)}, transactions, amounts, coalesce(reports, 0) as reports, first, last
+        from facts left join reports using ({columns})
+        """,
+    )
+
+
 def present(plan: EntityPlan) -> str:
     return " and ".join(f"{column} is not null" for column in plan.columns)
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from fraud_platform.adapters.metrics import Metrics
-from fraud_platform.errors import DecisionLogError, RequestError, StoreError
-from fraud_platform.schema import looks_like_card_number
-from fraud_platform.serve import ConflictError, Decider
+from fraud_platform.errors import DecisionLogError, RequestError, StoreError, TooLateError
+from fraud_platform.package import Bundle
+from fraud_platform.schema import LabelEvent, looks_like_card_number
+from fraud_platform.serve import ConflictError
+from fraud_platform.serve.record import Decision
+from fraud_platform.serve.requests import Request
 
 BODY_BYTES_MAX = 65_536
 DECISIONS = "/v1/decisions"
@@ -39,6 +42,19 @@ _TITLES = {
 _METHODS = {DECISIONS: "POST", LABELS: "POST", "/metrics": "GET", "/livez": "GET", "/readyz": "GET"}
 
 
+class Decides(Protocol):
+    """What the interface asks: a `Decider`, or a service that keeps one."""
+
+    @property
+    def bundle(self) -> Bundle: ...
+
+    def decide(self, request: Request) -> Decision: ...
+
+    def decision(self, transaction_id: str) -> Decision | None: ...
+
+    def learn(self, request: Request) -> LabelEvent: ...
+
+
 @dataclass(frozen=True)
 class Answer:
     status: int
@@ -51,10 +67,10 @@ class Api:
     """The application. Until `start` gives it a decider it is alive, but not ready."""
 
     def __init__(self) -> None:
-        self._decider: Decider | None = None
+        self._decider: Decides | None = None
         self._metrics: Metrics | None = None
 
-    def start(self, decider: Decider, metrics: Metrics) -> None:
+    def start(self, decider: Decides, metrics: Metrics) -> None:
         self._decider, self._metrics = decider, metrics
 
     def stop(self) -> None:
@@ -92,7 +108,7 @@ class Api:
             return problem(503, "starting: no bundle is loaded yet")
         return self._served(self._decider, self._metrics, path, body)
 
-    def _served(self, decider: Decider, metrics: Metrics, path: str, body: bytes) -> Answer:
+    def _served(self, decider: Decides, metrics: Metrics, path: str, body: bytes) -> Answer:
         if path == "/readyz":
             return Answer(200, msgspec.json.encode({"status": "ready", "bundle_id": decider.bundle.id}))
         if path == "/metrics":
@@ -109,6 +125,9 @@ class Api:
             return problem(
                 status, str(error), {"field": error.field, "value": error.value, "rule": error.rule}
             )
+        except TooLateError as error:
+            metrics.refused(422)
+            return problem(422, str(error), {"field": "event_time", "rule": "is too old to be exact"})
         except (DecisionLogError, StoreError):
             metrics.refused(503)
             return problem(503, "the decision could not be recorded; ask again")
@@ -131,7 +150,7 @@ def problem(
     return Answer(status, msgspec.json.encode(body), _PROBLEM, headers)
 
 
-def _decide(decider: Decider, metrics: Metrics, body: bytes) -> Answer:
+def _decide(decider: Decides, metrics: Metrics, body: bytes) -> Answer:
     started = perf_counter()
     decision = decider.decide(body)
     answer = Answer(200, msgspec.json.encode(decision))
@@ -139,13 +158,13 @@ def _decide(decider: Decider, metrics: Metrics, body: bytes) -> Answer:
     return answer
 
 
-def _learn(decider: Decider, metrics: Metrics, body: bytes) -> Answer:
+def _learn(decider: Decides, metrics: Metrics, body: bytes) -> Answer:
     event = decider.learn(body)
     metrics.learned(event)
     return Answer(202, msgspec.json.encode(event))
 
 
-def _find(decider: Decider, transaction_id: str) -> Answer:
+def _find(decider: Decides, transaction_id: str) -> Answer:
     decision = None if looks_like_card_number(transaction_id) else decider.decision(transaction_id)
     if decision is None:
         return problem(404, "no decision on this transaction_id")

@@ -9,14 +9,16 @@ blocks are reserved first, so that a full disk is an error and not a signal.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import lmdb
 import msgspec
@@ -95,6 +97,10 @@ class LmdbStore:
         """What `work` puts into the tables in one transaction, for bulk loads; it may be called again."""
         return self._write(lambda session: work(session.txn))
 
+    def snapshot(self) -> AbstractContextManager[lmdb.Transaction]:
+        """A reading transaction: the store as it is now, while others go on writing."""
+        return cast(AbstractContextManager[lmdb.Transaction], self._env.begin(buffers=False))
+
     def flush(self) -> None:
         """Force what was written to the disk."""
         self._env.sync(True)
@@ -123,7 +129,6 @@ class LmdbStore:
         return answers
 
     def _open(self) -> None:
-        finish_move(self.path)
         self._env = open_environment(self.path, is_synced=self._is_synced)
         self.tables = {name: self._env.open_db(name.encode()) for name in TABLES}
         self._write(self._claim)
@@ -153,10 +158,11 @@ class LmdbStore:
 
     def _follow(self, moved: bytes) -> None:
         """Goes on with the store that took this one's place; StoreMovedError: it has another contract."""
-        contract, note = moved.decode().split(" ", 1)
-        if contract != self.contract.hash:
-            raise StoreMovedError(self.path, contract, note)
+        contract, bundle = moved.decode().split(" ", 1)
         self._env.close()
+        finish_move(self.path)
+        if contract != self.contract.hash:
+            raise StoreMovedError(self.path, contract, bundle)
         self._open()
 
     def _claim(self, session: LmdbSession) -> None:
@@ -170,6 +176,18 @@ class LmdbStore:
                     f"online store {self.path}: its {name} is {bytes(found).decode()[:12]}, wanted is "
                     f"{value.decode()[:12]}; rebuild it from the warehouse (asset features/online_store)"
                 )
+
+
+def in_flight(txn: lmdb.Transaction, meta: Any) -> list[Transaction | LabelEvent]:
+    """The last event of each process that writes to the store: it may stand in no log yet."""
+    slots = [bytes(data) for name, data in txn.cursor(db=meta) if bytes(name).startswith(IN_FLIGHT)]
+    return [_event(slot) for slot in slots]
+
+
+def _event(slot: bytes) -> Transaction | LabelEvent:
+    if b'"card_id":' in slot:
+        return msgspec.json.decode(slot, type=Transaction)
+    return msgspec.json.decode(slot, type=LabelEvent)
 
 
 def open_environment(path: Path, *, is_synced: bool = False) -> lmdb.Environment:
@@ -200,14 +218,46 @@ def grow(environment: lmdb.Environment, path: Path) -> None:
 
 
 def finish_move(path: Path) -> None:
-    """Puts the store that waits beside `path` in its place, where a move was stopped in between."""
-    waiting = next_store(path)
-    if not path.exists() and waiting.is_dir():
-        waiting.rename(path)
+    """Puts the fresh store in the place of one that is marked as moved, whoever was stopped before that.
+
+    Nothing happens where nothing is to be done; several processes may call it at once.
+    """
+    if not path.parent.is_dir():
+        return
+    fresh, retired = fresh_store(path), retired_store(path)
+    with _only_one(path.with_name(path.name + ".lock")):
+        if path.is_dir() and fresh.is_dir() and _is_moved(path):
+            shutil.rmtree(retired, ignore_errors=True)
+            path.rename(retired)
+        if not path.exists() and fresh.is_dir() and retired.is_dir():
+            fresh.rename(path)
 
 
-def next_store(path: Path) -> Path:
-    return path.with_name(path.name + ".next")
+def fresh_store(path: Path) -> Path:
+    """Where the store is made that will take the place of the one at `path`."""
+    return path.with_name(path.name + ".fresh")
+
+
+def retired_store(path: Path) -> Path:
+    return path.with_name(path.name + ".retired")
+
+
+def _is_moved(path: Path) -> bool:
+    """Asked of the file alone: a process may have a store open only once."""
+    with lmdb.open(str(path), max_dbs=len(TABLES), readonly=True, lock=False) as environment:
+        meta = environment.open_db(b"meta", create=False)
+        with environment.begin() as txn:
+            return txn.get(MOVED, db=meta) is not None
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
 
 
 def _reserve(path: Path, size: int) -> None:

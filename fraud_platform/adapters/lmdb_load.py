@@ -7,12 +7,11 @@ Belongs here: writing what duckdb_load.py finds into a new store. Does not belon
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import duckdb
 import lmdb
@@ -22,14 +21,11 @@ import pyarrow as pa
 from fraud_platform.adapters import duckdb_load as source
 from fraud_platform.adapters import lmdb_bytes as as_bytes
 from fraud_platform.adapters.duckdb import Warehouse
-from fraud_platform.adapters.duckdb_timeline import BATCH_ROWS, read_timeline
 from fraud_platform.adapters.lmdb import LmdbStore
 from fraud_platform.adapters.lmdb_bytes import Integers, Pairs, Places, Tokens
-from fraud_platform.adapters.lmdb_session import SeenRecord, encode
-from fraud_platform.errors import StoreError
+from fraud_platform.adapters.store_bytes import SeenRecord, encode
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.engine import LATENESS_MS
-from fraud_platform.features.parity import ParityReport, compare
 from fraud_platform.features.plan import EntityPlan
 from fraud_platform.schema import LabelEvent, Transaction
 
@@ -201,84 +197,3 @@ def _places(batch: pa.RecordBatch, name: str) -> Places:
         part.fill_null(0).to_numpy(zero_copy_only=False) for part in column.flatten()
     )
     return Places(column.is_valid().to_numpy(zero_copy_only=False), moment, latitude, longitude)
-
-
-def replay_parity(
-    warehouse: Warehouse,
-    contract: FeatureContract,
-    events: int | None = 100_000,
-    progress: Progress = lambda message: None,
-) -> ParityReport:
-    """Replays the last `events` transactions (None: the whole timeline) over a store loaded up to them.
-
-    Every vector is compared with features.transaction_features.
-    """
-    with TemporaryDirectory(prefix="parity-") as folder:
-        with warehouse.connect(read_only=True) as connection:
-            watermark = _watermark_before(connection, events)
-        load_store(warehouse, contract, Path(folder) / "store", watermark, progress)
-        with warehouse.connect(read_only=True) as connection:
-            return _replay(connection, contract, Path(folder) / "store", watermark, progress)
-
-
-def _replay(
-    connection: duckdb.DuckDBPyConnection,
-    contract: FeatureContract,
-    path: Path,
-    watermark: int,
-    progress: Progress,
-) -> ParityReport:
-    report = ParityReport()
-    columns = ", ".join(f'"{name}"' for name in contract.names)
-    offline = connection.cursor().execute(
-        f"select transaction_id, {columns} from features.transaction_features "
-        "where event_time >= ? order by event_time, transaction_id",
-        [watermark],
-    )
-    with LmdbStore.open(path, contract) as store:
-        timeline = read_timeline(connection, contract, watermark)
-        for batch in _batches(timeline):
-            answers = list(store.observe_all(batch))
-            ids = [event.transaction_id for event in batch if isinstance(event, Transaction)]
-            online = [answer.vector for answer in answers if answer is not None]
-            rows = offline.fetchmany(len(ids))
-            if [row[0] for row in rows] != ids:
-                raise StoreError(
-                    "parity: features.transaction_features holds other transactions than "
-                    "ingest.transactions; materialize the features again"
-                )
-            built = {name: _column(rows, place + 1, contract) for place, name in enumerate(contract.names)}
-            report += compare(contract, ids, online, built)
-            report += ParityReport(labels=len(batch) - len(ids))
-            progress(f"replayed {report.transactions:,} transactions")
-    return report
-
-
-def _column(rows: list[tuple[object, ...]], place: int, contract: FeatureContract) -> np.ndarray:
-    is_category = contract.features[place - 1].dtype == "category"
-    values = [row[place] for row in rows]
-    if is_category:
-        return np.array(values, dtype=object)
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-
-
-def _batches(timeline: Iterator[Transaction | LabelEvent]) -> Iterator[list[Transaction | LabelEvent]]:
-    batch: list[Transaction | LabelEvent] = []
-    for event in timeline:
-        batch.append(event)
-        if len(batch) == BATCH_ROWS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _watermark_before(connection: duckdb.DuckDBPyConnection, events: int | None) -> int:
-    if events is None:
-        return 0
-    row = connection.execute(
-        "select min(event_time) from "
-        "(select event_time from ingest.transactions order by event_time desc limit ?)",
-        [events],
-    ).fetchone()
-    return 0 if row is None or row[0] is None else int(row[0])

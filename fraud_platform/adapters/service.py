@@ -10,16 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from fraud_platform.adapters.bundle_files import load_bundle
 from fraud_platform.adapters.decision_log import DecisionLog, decision_key, label_key
 from fraud_platform.adapters.lmdb import LmdbStore
-from fraud_platform.errors import SettingsError
+from fraud_platform.errors import SettingsError, StoreMovedError
+from fraud_platform.package import Bundle
+from fraud_platform.schema import LabelEvent
 from fraud_platform.serve import Decider
+from fraud_platform.serve.record import Decision
+from fraud_platform.serve.requests import Request
 
 BUNDLE_VARIABLE = "FRAUD_PLATFORM_BUNDLE"
 STATE_VARIABLE = "FRAUD_PLATFORM_STATE"
 SYNC_VARIABLE = "FRAUD_PLATFORM_SYNC_EVERY"
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -41,25 +48,53 @@ class ServiceSettings:
         return cls(Path(env.get(BUNDLE_VARIABLE) or bundle).resolve(), Path(state).resolve(), int(sync))
 
 
-@dataclass(frozen=True)
 class Service:
-    """A decider and what it holds open."""
+    """Decides with a bundle, a store and its logs; goes on with another store, and bundle, where told to.
 
-    decider: Decider
-    store: LmdbStore
-    decisions: DecisionLog
-    labels: DecisionLog
+    Raises BundleError, StoreError or DecisionLogError when a part is damaged or does not fit the others.
+    """
+
+    def __init__(self, settings: ServiceSettings, clock: Callable[[], int]) -> None:
+        self._settings = settings
+        self._clock = clock
+        sync = settings.sync_every
+        self.decisions = DecisionLog.claim(settings.state / "decisions", sync_every=sync, key_of=decision_key)
+        self.labels = DecisionLog.claim(settings.state / "labels", sync_every=sync, key_of=label_key)
+        self._start(settings.bundle)
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.decider.bundle
+
+    def decide(self, request: Request) -> Decision:
+        return self._following(lambda decider: decider.decide(request))
+
+    def decision(self, transaction_id: str) -> Decision | None:
+        return self.decider.decision(transaction_id)
+
+    def learn(self, request: Request) -> LabelEvent:
+        return self._following(lambda decider: decider.learn(request))
 
     def close(self) -> None:
         for part in (self.decider, self.decisions, self.labels, self.store):
             part.close()
 
+    def _following(self, ask: Callable[[Decider], Answer]) -> Answer:
+        try:
+            return ask(self.decider)
+        except StoreMovedError as moved:
+            if not moved.bundle:
+                raise
+            self.decider.close()
+            self._start(Path(moved.bundle))
+        return ask(self.decider)
 
-def open_service(settings: ServiceSettings, clock: Callable[[], int]) -> Service:
-    """BundleError, StoreError or DecisionLogError when a part is damaged or does not fit the others."""
-    bundle = load_bundle(settings.bundle)
-    store = LmdbStore.open(settings.state / "store", bundle.contract, is_synced=settings.sync_every == 1)
-    sync = settings.sync_every
-    decisions = DecisionLog.claim(settings.state / "decisions", sync_every=sync, key_of=decision_key)
-    labels = DecisionLog.claim(settings.state / "labels", sync_every=sync, key_of=label_key)
-    return Service(Decider(bundle, store, decisions, clock, labels), store, decisions, labels)
+    def _start(self, folder: Path) -> None:
+        bundle = load_bundle(folder)
+        self.store = LmdbStore.open(
+            self._settings.state / "store",
+            bundle.contract,
+            is_synced=self._settings.sync_every == 1,
+            writer=self.decisions.worker,
+        )
+        self.decider = Decider(bundle, self.store, self.decisions, self._clock, self.labels)

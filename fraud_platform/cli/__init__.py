@@ -116,49 +116,32 @@ def versions(dataset: Dataset = None) -> None:
 @app.command()
 def features(
     dataset: Dataset = None,
-    name: Annotated[str, typer.Argument(help="Show one feature, or all")] = "",
+    name: Annotated[str, typer.Argument(help="A feature, an entity or a window; all without it")] = "",
+    entity: Annotated[str, typer.Option(help="Only features of this entity")] = "",
+    window: Annotated[str, typer.Option(help="Only features over this window")] = "",
+    stream: Annotated[str, typer.Option(help="Only features that count this stream")] = "",
 ) -> None:
-    """The feature contract: name, kind, entity, stream, window, description."""
-    from fraud_platform.defs.platform import Platform
+    """The feature contract: what each feature counts, and where it is used."""
+    from fraud_platform.cli.features import show_features
 
-    contract = Platform(settings_of(dataset, None)).contract
-    chosen = [contract.features[contract.index(name)]] if name else contract.features
-    table = Table("feature", "kind", "entity", "stream", "window", "description")
-    for feature in chosen:
-        stream = feature.stream if feature.entity else ""
-        table.add_row(
-            feature.name,
-            feature.kind,
-            feature.entity or "",
-            stream,
-            feature.window or "",
-            feature.description,
-        )
-    console.print(table)
-    console.print(f"{len(contract.features)} features, contract {contract.hash[:16]}")
+    show_features(settings_of(dataset, None), name, entity, window, stream)
 
 
 @app.command()
 def parity(
     dataset: Dataset = None,
-    events: Annotated[int, typer.Option(help="Replay the last so many transactions")] = 100_000,
-    is_all: Annotated[bool, typer.Option("--all", help="Replay the whole timeline")] = False,
+    events: Annotated[
+        int | None, typer.Option(help="Replay only the last so many transactions, over a loaded store")
+    ] = None,
+    is_all: Annotated[bool, typer.Option("--all", help="Replay the whole timeline (the default)")] = False,
+    has_tails: Annotated[
+        bool, typer.Option("--tails/--no-tails", help="Show what windows with tails would get wrong")
+    ] = True,
 ) -> None:
     """Replays the timeline through the online store and compares every value with dbt's, as bits."""
-    from fraud_platform.adapters.lmdb_load import replay_parity
-    from fraud_platform.defs.platform import Platform
+    from fraud_platform.cli.parity import show_parity
 
-    platform = Platform(settings_of(dataset, None))
-    with console.status("loading") as status:
-        report = replay_parity(
-            platform.warehouse, platform.contract, None if is_all else events, progress=status.update
-        )
-    for feature, count in report.mismatches.most_common():
-        console.print(f"{feature}: {count:,} mismatches")
-    for example in report.examples:
-        console.print(str(example))
-    console.print(str(report))
-    raise typer.Exit(0 if report.is_exact else 1)
+    show_parity(settings_of(dataset, None), None if is_all else events, has_tails)
 
 
 @app.command()
@@ -170,6 +153,14 @@ def serve(
     from fraud_platform.cli.serve import serve_bento
 
     serve_bento(settings_of(dataset, None), port)
+
+
+@app.command("go-live")
+def go_live(dataset: Dataset = None) -> None:
+    """Makes the service's store anew from the warehouse and its logs; a running service goes on with it."""
+    from fraud_platform.cli.go_live import go_live as make
+
+    make(settings_of(dataset, None))
 
 
 @app.command()

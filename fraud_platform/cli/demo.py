@@ -14,12 +14,9 @@ from rich.progress import track
 from rich.table import Table
 
 from fraud_platform.adapters.bento_server import RunningService, free_port, start_service
-from fraud_platform.adapters.service_state import refresh_state
+from fraud_platform.cli.go_live import go_live
 from fraud_platform.cli.instance import console, prepare_environment, run_job
 from fraud_platform.cli.loop import approve, learn, package, show_learning, show_packaging
-from fraud_platform.defs.features import STORE_STEP
-from fraud_platform.defs.platform import Platform
-from fraud_platform.errors import StoreError
 from fraud_platform.settings import Settings
 
 APPROVER, REASON = "demo", "approved by the demo's own flag, by nobody in particular"
@@ -39,7 +36,7 @@ def demo(settings: Settings, transactions: int = 0, live: int = LIVE_TRANSACTION
     packaging = package(settings)
     show_packaging(packaging)
     console.rule("4. Serve: live transactions")
-    prepare_state(settings)
+    go_live(settings)
     with console.status("starting the service"):
         path = Path(packaging.assets["package/bento"]["path"])
         service = start_service(path, free_port(), settings.service_state)
@@ -50,16 +47,6 @@ def demo(settings: Settings, transactions: int = 0, live: int = LIVE_TRANSACTION
     show_monitoring(settings)
     console.rule(f"done in {time.perf_counter() - started:.0f} s")
     console.print(_next_steps(settings), soft_wrap=True)
-
-
-def prepare_state(settings: Settings) -> None:
-    """Gives the service a store of its own that knows the warehouse and everything it decided since."""
-    platform = Platform(settings)
-    source = platform.warehouse.built_from(STORE_STEP)
-    if source is None:
-        raise StoreError("no online store was built yet: fraud-platform run first")
-    with console.status("preparing the service's store"):
-        refresh_state(settings.service_state, settings.store, source, platform.contract)
 
 
 def show_monitoring(settings: Settings) -> None:
@@ -152,7 +139,7 @@ def _next_steps(settings: Settings) -> str:
             "  make ui                                     Dagster and MLflow over the same var/",
             "  .venv/bin/fraud-platform serve              the approved Bento on port 3000",
             "  .venv/bin/fraud-platform versions           models, gates and approvals",
-            "  .venv/bin/fraud-platform parity --all       replay the whole timeline, compare every bit",
+            "  .venv/bin/fraud-platform parity             replay the whole timeline, compare every bit",
             "  .venv/bin/fraud-platform run --dataset my.yaml --source my/files",
         )
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from fraud_platform.adapters.bento_server import start_service
-from fraud_platform.cli.demo import prepare_state
+from fraud_platform.cli.go_live import go_live
 from fraud_platform.cli.instance import console, prepare_environment
 from fraud_platform.errors import BundleError
 from fraud_platform.settings import Settings
@@ -18,7 +18,7 @@ def serve_bento(settings: Settings, port: int) -> None:
     """Serves the last Bento that was built. Raises BundleError where there is none."""
     prepare_environment(settings)
     path = _last_bento()
-    prepare_state(settings)
+    go_live(settings)
     with console.status("starting the service"):
         service = start_service(path, port, settings.service_state)
     with service:

@@ -11,6 +11,7 @@ import dagster as dg
 
 from fraud_platform.defs.ingest import STREAMS
 from fraud_platform.defs.monitor import DRIFT_TAG
+from fraud_platform.defs.parity import TAILS
 from fraud_platform.defs.platform import Platform
 
 NIGHTLY = "0 2 * * *"
@@ -54,7 +55,7 @@ following = dg.AutomationConditionSensorDefinition(
 LEARNING_GROUPS = ("simulate", "ingest", "features", "labels", "train", "evaluate", "register")
 learning = dg.define_asset_job(
     "learning",
-    selection=dg.AssetSelection.groups(*LEARNING_GROUPS),
+    selection=dg.AssetSelection.groups(*LEARNING_GROUPS) - dg.AssetSelection.assets(TAILS),
     description="From files to a judged and registered candidate",
 )
 building = dg.define_asset_job(
@@ -76,7 +77,13 @@ monitoring = dg.define_asset_job(
     description="The decision log into the warehouse; drift and delayed performance",
 )
 
-JOBS = (building, learning, packaging, monitoring)
+going_live = dg.define_asset_job(
+    "going_live",
+    selection=dg.AssetSelection.groups("serve"),
+    description="The service's store made anew beside the running one, and put in its place",
+)
+
+JOBS = (building, learning, packaging, going_live, monitoring)
 
 nightly = dg.ScheduleDefinition(
     name="nightly_retraining",

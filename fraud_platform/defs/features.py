@@ -1,4 +1,4 @@
-"""Features offline by dbt, online in the store, and the check that both are equal to the bit."""
+"""Features offline by dbt, and online in the store."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
+from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
 
 from fraud_platform.adapters.dbt import dbt_vars, project_digest, target_path
 from fraud_platform.adapters.duckdb_timeline import end_of_timeline
 from fraud_platform.adapters.lmdb import FORMAT as STORE_FORMAT
-from fraud_platform.adapters.lmdb_load import load_store, replay_parity
+from fraud_platform.adapters.lmdb_load import load_store
 from fraud_platform.defs.as_of import AsOf
 from fraud_platform.defs.ingest import POOL
+from fraud_platform.defs.parity import PARITY
 from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import SettingsError
 from fraud_platform.schema import MILLISECONDS_PER_DAY
 
 GROUPS = {"staging": "features", "features": "features", "training": "labels"}
-PARITY_EVENTS = 100_000
 FEATURES_STEP, STORE_STEP = "features_dbt", "online_store"
 SOURCES = ("ingest.transactions", "ingest.labels")
 
@@ -33,6 +33,14 @@ class Translator(DagsterDbtTranslator):
         if dbt_resource_props["name"] == "training_set":
             return "train"
         return GROUPS.get(dbt_resource_props["fqn"][1])
+
+    def get_asset_spec(
+        self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
+    ) -> dg.AssetSpec:
+        """A training set is made only of features that were proven exact: it waits for that."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        is_taught = spec.key == dg.AssetKey(["training", "training_set"])
+        return spec.merge_attributes(deps=[PARITY]) if is_taught else spec
 
 
 def build_dbt(manifest: Path) -> list[dg.AssetsDefinition]:
@@ -165,30 +173,4 @@ def online_store(
             "keys": report.keys,
             "watermark": dg.MetadataValue.timestamp(report.watermark / 1000),
         }
-    )
-
-
-@dg.asset_check(
-    asset=["features", "transaction_features"],
-    name="parity",
-    blocking=True,
-    description="The online store answers the last 100,000 transactions and more with the same bits as dbt",
-    pool=POOL,
-)
-def parity(
-    context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
-) -> dg.AssetCheckResult:
-    """Replays the end of the timeline through a store of its own and compares every value."""
-    report = replay_parity(platform.warehouse, platform.contract, PARITY_EVENTS, progress=context.log.info)
-    return dg.AssetCheckResult(
-        passed=report.is_exact,
-        description=str(report),
-        metadata={
-            "transactions": report.transactions,
-            "labels": report.labels,
-            "values": report.values,
-            "mismatches": sum(report.mismatches.values()),
-            "by_feature": dict(report.mismatches),
-            "examples": [str(example) for example in report.examples[:10]],
-        },
     )

@@ -4,28 +4,37 @@ import dagster as dg
 
 from fraud_platform.adapters.bento import build_bento
 from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
+from fraud_platform.adapters.parity_replay import read_proof, store_code
 from fraud_platform.defs.evaluate import read_evaluation, read_reference
 from fraud_platform.defs.latest import latest_text
+from fraud_platform.defs.parity import PARITY
 from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import GateError
+from fraud_platform.features.proof import ParityProof, require_proof
 from fraud_platform.package import BundleParts, load_reasons_text
+from fraud_platform.train import Candidate
 
 
 @dg.asset(
     key=["package", "bundle"],
-    deps=[["register", "model_version"]],
+    deps=[["register", "model_version"], PARITY],
     group_name="package",
     kinds={"file"},
     owners=["team:fraud-ml"],
 )
 def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
-    """Everything the approved version needs to decide, named after the hash of its contents."""
+    """Everything the approved version needs to decide, named after the hash of its contents.
+
+    Refused where its contract was not proven exact: packaging is a job of its own, which no check of learning
+    stops.
+    """
     champion = platform.registry.champion()
     if champion is None or champion.approval is None:
         raise GateError(
             "no version is approved: fraud-platform approve VERSION --by NAME --reason TEXT, then package"
         )
     model = platform.registry.candidate(champion.version)
+    proof = proof_of(platform, model)
     parts = BundleParts(
         model_text=model.model_text,
         calibrator=model.calibrator,
@@ -56,9 +65,16 @@ def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
             "approved_by": champion.approval.by,
             "reason": champion.approval.reason,
             "files": len(built.files),
+            "parity": str(proof),
             "unchanged": path.name in is_known,
         }
     )
+
+
+def proof_of(platform: Platform, model: Candidate) -> ParityProof:
+    """What proves that this code serves the model's contract exactly. GateError where nothing does."""
+    known = read_proof(platform.settings, model.contract_hash)
+    return require_proof(known, model.contract_hash, store_code(), platform.contract.hash)
 
 
 @dg.asset(

@@ -22,6 +22,7 @@ from fraud_platform.settings import PROJECT_ROOT
 
 DECLARATION = PROJECT_ROOT / "dbt_project" / "dbt_project.yml"
 STREAMS = ("transactions", "fraud_reports")
+NEAR, FEW = 5, 20
 
 Dtype = Literal["double", "category"]
 
@@ -117,11 +118,20 @@ class FeatureContract(msgspec.Struct, frozen=True, dict=True):
 
 
 def unknown(what: str, value: str, known: Iterable[str]) -> ContractError:
-    """The error for a name that is not declared; near names first."""
-    names = list(known)
-    near = difflib.get_close_matches(value, names, n=5, cutoff=0.5)
-    listed = near or sorted(names)
-    return ContractError(f"{what} is {value!r}, which is not declared; use one of: {', '.join(listed)}")
+    """The error for a name that is not declared: the known ones, near ones first.
+
+    Where they are many, the near ones and how to see the others.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(value, names, n=NEAR, cutoff=0.5)
+    others = [name for name in names if name not in near]
+    if len(names) <= FEW:
+        listed = ", ".join(near + others)
+    elif near:
+        listed = f"{', '.join(near)} ({len(others)} others: fraud-platform features lists them)"
+    else:
+        listed = ", ".join(names)
+    return ContractError(f"{what} is {value!r}, which is not declared; use one of: {listed}")
 
 
 def load_contract(extras: Iterable[Column] = (), declaration: Path = DECLARATION) -> FeatureContract:

@@ -20,6 +20,9 @@ class Mismatch:
     online: object
     offline: object
 
+    def __str__(self) -> str:
+        return f"{self.feature} of {self.transaction_id}: served {self.online!r}, built {self.offline!r}"
+
 
 @dataclass(frozen=True)
 class ParityReport:
@@ -35,6 +38,10 @@ class ParityReport:
     def is_exact(self) -> bool:
         return self.values > 0 and not self.mismatches
 
+    @property
+    def wrong_values(self) -> int:
+        return self.mismatches.total()
+
     def __add__(self, other: ParityReport) -> ParityReport:
         known = {example.feature for example in self.examples}
         return ParityReport(
@@ -46,8 +53,11 @@ class ParityReport:
         )
 
     def __str__(self) -> str:
-        total = sum(self.mismatches.values())
-        return f"compared {self.values:,} values of {self.transactions:,} transactions: {total:,} mismatches"
+        return in_words(self.values, self.transactions, self.wrong_values)
+
+
+def in_words(values: int, transactions: int, wrong_values: int) -> str:
+    return f"compared {values:,} values of {transactions:,} transactions: {wrong_values:,} mismatches"
 
 
 def compare(
@@ -56,30 +66,48 @@ def compare(
     online: Sequence[Sequence[float | str | None]],
     offline: Mapping[str, np.ndarray],
 ) -> ParityReport:
-    """online: a vector per transaction; offline: a column (n,) per feature, NaN or None where NULL.
+    """online: a vector per transaction; offline: a column (n,) per feature.
 
-    Two doubles are equal when their 64 bits are; -0.0 and 0.0 differ, and NULL equals only NULL.
+    A masked array is NULL where its mask says so; in a plain one NaN or None is NULL. Two doubles are equal
+    when their 64 bits are: -0.0 and 0.0 differ. NULL equals only NULL, and a NaN equals nothing.
     """
     mismatches: Counter[str] = Counter()
     examples = []
-    for place, feature in enumerate(contract.features):
-        served = [vector[place] for vector in online]
+    served_columns = zip(*online, strict=True) if online else ((),) * len(contract.features)
+    for feature, served in zip(contract.features, served_columns, strict=True):
         built = offline[feature.name]
-        differs = _differs(served, built, feature.dtype == "category")
+        differs = (_texts_differ if feature.dtype == "category" else _numbers_differ)(served, built)
         if differs.any():
             first = int(np.argmax(differs))
             mismatches[feature.name] += int(differs.sum())
-            examples.append(Mismatch(transaction_ids[first], feature.name, served[first], built[first]))
+            examples.append(
+                Mismatch(transaction_ids[first], feature.name, served[first], _shown(built[first]))
+            )
     values = len(online) * len(contract.features)
     return ParityReport(len(online), 0, values, mismatches, tuple(examples))
 
 
-def _differs(served: list[float | str | None], built: np.ndarray, is_category: bool) -> np.ndarray:
-    if is_category:
-        texts = [value if isinstance(value, str) else None for value in built]
-        return np.array([a != b for a, b in zip(served, texts, strict=True)], dtype=bool)
-    numbers = np.array([np.nan if value is None else value for value in served], dtype=np.float64)
-    is_unknown = np.array([value is None for value in served], dtype=bool)
-    differs = numbers.view(np.int64) != np.asarray(built, dtype=np.float64).view(np.int64)
-    # A NaN that was served is no NULL, and never right.
-    return np.where(np.isnan(built), ~is_unknown, differs)
+def _texts_differ(served: Sequence[float | str | None], built: np.ndarray) -> np.ndarray:
+    """A masked array is slow to walk, so that data and mask are walked as lists."""
+    known = zip(np.ma.getdata(built).tolist(), np.ma.getmaskarray(built).tolist(), strict=True)
+    texts = [None if is_null or not isinstance(value, str) else value for value, is_null in known]
+    return np.array([a != b for a, b in zip(served, texts, strict=True)], dtype=bool)
+
+
+def _numbers_differ(served: Sequence[float | str | None], built: np.ndarray) -> np.ndarray:
+    """numpy reads None as NaN, so that only what is NaN then has to be looked at one by one."""
+    numbers = np.array(served, dtype=np.float64)
+    is_unknown = np.isnan(numbers)
+    is_none = np.zeros(len(numbers), dtype=bool)
+    is_none[is_unknown] = [served[place] is None for place in np.flatnonzero(is_unknown).tolist()]
+    values = np.asarray(np.ma.getdata(built), dtype=np.float64)
+    is_null = np.ma.getmaskarray(built) if isinstance(built, np.ma.MaskedArray) else np.isnan(values)
+    differs = numbers.view(np.int64) != values.view(np.int64)
+    return np.where(is_null, ~is_none, differs | is_unknown)
+
+
+def _shown(value: object) -> object:
+    """A value as people read it: NULL as None, a number of numpy's as Python's."""
+    if value is np.ma.masked:
+        return None
+    return value.item() if isinstance(value, np.generic) else value

@@ -47,13 +47,16 @@ ASSETS = {
     "staging/stg_fraud_reports",
     *(f"features/{model}_features" for model in MODELS),
     "features/online_store",
+    "features/parity",
     "training/labels",
     "training/training_set",
     "train/candidate",
     "evaluate/evaluation",
+    "evaluate/tails",
     "register/model_version",
     "package/bundle",
     "package/bento",
+    "serve/live_store",
     "monitor/decisions",
     "monitor/drift",
     "monitor/performance",
@@ -64,7 +67,8 @@ CHECKS = {
     "ingest/labels:raw_labels",
     "training/training_set:training_set",
     "monitor/decisions:scored_log",
-    "features/transaction_features:parity",
+    "features/parity:parity",
+    "serve/live_store:counts_every_event_once",
     "register/model_version:gate",
     "training/labels:accepted_values_labels_status__fraud__legitimate__immature",
     "training/labels:not_null_labels_transaction_id",
@@ -87,6 +91,8 @@ CHECKS = {
     ),
     "training/training_set:unique_training_set_transaction_id",
 }
+ASIDE = "evaluate/tails"
+"""It informs, and nothing waits for it."""
 NOT_BLOCKING = {"register/model_version:gate": "a version that failed stays as evidence; approve refuses it"}
 
 
@@ -146,7 +152,8 @@ def test_every_job_resolves(defs: dg.Definitions) -> None:
 def test_the_learning_job_goes_from_the_world_to_a_version(defs: dg.Definitions) -> None:
     layer = defs.resolve_job_def("learning").asset_layer
     names = {_name(key) for key in layer.selected_asset_keys}
-    assert names == {name for name in ASSETS if not name.startswith(("package/", "monitor/"))}
+    later = ("package/", "serve/", "monitor/")
+    assert names == {name for name in ASSETS if not name.startswith(later)} - {ASIDE}
 
 
 def test_the_schedules_run_by_themselves(defs: dg.Definitions) -> None:
@@ -228,7 +235,7 @@ def test_new_data_goes_on_to_everything_that_is_made_from_it(events: Events) -> 
 
 def test_a_candidate_goes_on_to_its_evaluation_and_version(events: Events) -> None:
     events.materialized("train/candidate")
-    assert events.requested() == {"evaluate/evaluation", "register/model_version"}
+    assert events.requested() == {"evaluate/evaluation", "evaluate/tails", "register/model_version"}
 
 
 @pytest.mark.parametrize(
@@ -247,9 +254,18 @@ def test_what_failed_a_blocking_check_goes_no_further(events: Events, check: str
     assert held <= events.requested()
 
 
+@pytest.mark.parametrize("name", ["training/training_set", "package/bundle"])
+def test_what_teaches_and_what_is_released_waits_for_parity(graph, name: str) -> None:
+    assert dg.AssetKey(["features", "parity"]) in graph.get(dg.AssetKey(name.split("/"))).parent_keys
+
+
+def test_nothing_waits_for_the_report_on_tails(graph) -> None:
+    assert not graph.get(dg.AssetKey(ASIDE.split("/"))).child_keys
+
+
 def test_features_that_failed_parity_do_not_become_a_training_set(events: Events) -> None:
-    events.materialized("features/transaction_features")
-    events.checked("features/transaction_features:parity", False)
+    events.materialized("features/parity")
+    events.checked("features/parity:parity", False)
     assert "training/training_set" not in events.requested()
-    events.checked("features/transaction_features:parity", True)
+    events.checked("features/parity:parity", True)
     assert "training/training_set" in events.requested()

@@ -165,7 +165,12 @@ def test_features_shows_the_contract(demo_run) -> None:
 
 
 def test_parity_compares_served_with_built(demo_run) -> None:
-    assert re.search(r"\b0 mismatch", demo_run.cli("parity", "--events", "2000"))
+    printed = demo_run.cli("parity", "--events", "2000")
+    last = printed.strip().splitlines()[-1]
+    assert re.fullmatch(r"compared [\d,]+ values of [\d,]+ transactions: 0 mismatches", last)
+    for tail in ("five-minute", "one-day"):
+        assert re.search(rf"a {tail} tail: [\d,]+ of [\d,]+ windowed values wrong", printed)
+    assert len(re.findall(r"AP 0\.\d+ instead of 0\.\d+", printed)) == 2
 
 
 def test_monitor_reads_the_log(demo_run) -> None:
@@ -233,8 +238,12 @@ def _dbt_is_building(home: Path, printed: str, family: list[psutil.Process]) -> 
     return "raw_transactions " in printed and any("build" in process.cmdline() for process in family[1:])
 
 
-def _parity_is_done(home: Path, printed: str, family: list[psutil.Process]) -> bool:
-    return "transaction_features_parity " in printed
+def _features_are_built(home: Path, printed: str, family: list[psutil.Process]) -> bool:
+    return "features_dbt " in printed
+
+
+def _store_is_built(home: Path, printed: str, family: list[psutil.Process]) -> bool:
+    return "features__online_store " in printed
 
 
 def _candidate_is_there(home: Path, printed: str, family: list[psutil.Process]) -> bool:
@@ -244,7 +253,8 @@ def _candidate_is_there(home: Path, printed: str, family: list[psutil.Process]) 
 STAGES: dict[str, Progress] = {
     "ingest": _warehouse_is_open,
     "features": _dbt_is_building,
-    "online store": _parity_is_done,
+    "online store": _features_are_built,
+    "parity": _store_is_built,
     "train": _candidate_is_there,
 }
 

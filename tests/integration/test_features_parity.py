@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,16 +16,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
+import numpy as np
 import pandas as pd
 import pytest
+import typer
 
+from fraud_platform.adapters import parity_replay
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.duckdb_timeline import read_timeline
 from fraud_platform.adapters.lmdb import LmdbStore
-from fraud_platform.adapters.lmdb_load import load_store, replay_parity
+from fraud_platform.adapters.lmdb_load import load_store
+from fraud_platform.adapters.parity_replay import prove, read_proof, replay_parity
+from fraud_platform.adapters.tails import report_tails
+from fraud_platform.cli.parity import show_parity
+from fraud_platform.defs import package
+from fraud_platform.defs.parity import parity
+from fraud_platform.defs.platform import Platform
+from fraud_platform.errors import GateError, StoreError
 from fraud_platform.features.contract import FeatureContract, load_contract
 from fraud_platform.features.engine import LATENESS_MS
 from fraud_platform.features.parity import compare
+from fraud_platform.features.tails import tailed_names
 from fraud_platform.ingest import Mapping
 from fraud_platform.labels import LabelRule
 from fraud_platform.schema import (
@@ -35,9 +48,10 @@ from fraud_platform.schema import (
     LabelEvent,
     Transaction,
 )
-from fraud_platform.settings import PROJECT_ROOT
+from fraud_platform.settings import PROJECT_ROOT, Settings
 
 HOUR, DAY = 3_600_000, MILLISECONDS_PER_DAY
+TABLE = "features.transaction_features"
 START = 1_772_000_000_000
 SPAN = 75 * DAY
 TRANSACTIONS = 600
@@ -313,3 +327,257 @@ def test_labels_and_training_set_as_of_an_earlier_day(built: Built) -> None:
         [[None if pd.isna(v) else v for v in row] for row in taught[columns].itertuples(index=False)],
         {name: features[name].to_numpy() for name in columns},
     ).is_exact
+
+
+# The release gate
+
+
+@pytest.fixture
+def platform(built: Built, tmp_path: Path) -> Platform:
+    """The world as a dataset of its own, which a test may spoil."""
+    (tmp_path / "edges.yaml").write_text(MAPPING)
+    platform = Platform(Settings(tmp_path / "var", str(tmp_path / "edges.yaml")))
+    platform.settings.home.mkdir(parents=True)
+    platform.warehouse.path.write_bytes(built.warehouse.path.read_bytes())
+    assert platform.contract == built.contract
+    return platform
+
+
+def materialized(platform: Platform) -> tuple[bool, dict[str, Any]]:
+    """Whether the run and its check passed, and the asset's metadata."""
+    result = dg.materialize([parity], resources={"platform": platform}, raise_on_error=False)
+    (event,) = result.asset_materializations_for_node("features__parity")
+    (check,) = result.get_asset_check_evaluations()
+    assert check.passed == result.success
+    return check.passed, {name: value.value for name, value in event.metadata.items()}
+
+
+def spoil(platform: Platform, feature: str = "card_txn_count_1h", value: Any = -0.0) -> None:
+    """Gives one row another value. Proof and fingerprint once took -0.0 for 0.0: they are equal numbers."""
+    rows = platform.warehouse.frame(f"select * from {TABLE} order by event_time, transaction_id")
+    rows.loc[17, feature] = value
+    platform.warehouse.write_table(TABLE, rows)
+
+
+@dataclass(frozen=True)
+class Approval:
+    by: str = "Ada"
+
+
+@dataclass(frozen=True)
+class Version:
+    """What is asked of an approved version before anything is packaged."""
+
+    contract: FeatureContract
+    version: str = "1"
+    approval: Approval = Approval()
+
+    @property
+    def contract_hash(self) -> str:
+        return self.contract.hash
+
+
+@dataclass(frozen=True)
+class Registry:
+    approved: Version
+
+    def champion(self) -> Version:
+        return self.approved
+
+    def candidate(self, version: str) -> Version:
+        return self.approved
+
+
+@dataclass(frozen=True)
+class Approved:
+    """A platform whose champion is of its present contract."""
+
+    settings: Settings
+    contract: FeatureContract
+    registry: Registry
+
+    @classmethod
+    def of(cls, platform: Platform) -> Approved:
+        return cls(platform.settings, platform.contract, Registry(Version(platform.contract)))
+
+    def package(self) -> None:
+        dg.materialize([package.bundle], resources={"platform": self})
+
+    def is_proven(self) -> bool:
+        return package.proof_of(self, self.registry.approved).is_exact  # type: ignore[arg-type]
+
+
+def test_the_asset_proves_every_value_and_says_so_by_feature(platform: Platform) -> None:
+    is_passed, found = materialized(platform)
+    names = platform.contract.names
+    assert is_passed
+    assert found["transactions"] == TRANSACTIONS
+    assert found["values"] == TRANSACTIONS * len(names)
+    assert found["labels"] == platform.warehouse.count("ingest.labels")
+    assert (found["mismatches"], found["examples"], found["unchanged"]) == (0, [], False)
+    assert f"| card_txn_count_1h | {TRANSACTIONS:,} | 0 |" in found["by_feature"]
+    assert found["by_feature"].count("\n") == len(names) + 1
+    assert Approved.of(platform).is_proven()
+
+
+def test_what_was_proven_is_not_replayed_again(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, first = materialized(platform)
+    with monkeypatch.context() as patched:
+        patched.setattr("fraud_platform.defs.parity.prove", None)
+        is_passed, again = materialized(platform)
+    assert is_passed
+    assert again == first | {"unchanged": True}
+    monkeypatch.setattr(parity_replay, "FORMAT", b"another format of the store")
+    assert not materialized(platform)[1]["unchanged"]
+
+
+@pytest.mark.parametrize(
+    ("feature", "value"),
+    [("card_txn_count_1h", -0.0), ("card_amount_mean_7d", np.nextafter(1000.0, 2000.0)), ("channel", "")],
+)
+def test_one_wrong_value_fails_the_check_and_refuses_the_release(
+    platform: Platform, feature: str, value: Any
+) -> None:
+    materialized(platform)
+    spoil(platform, feature, value)
+    is_passed, found = materialized(platform)
+    assert not is_passed
+    assert found["mismatches"] == 1
+    assert f"| {feature} | {TRANSACTIONS:,} | 1 |" in found["by_feature"]
+    assert found["examples"][0].startswith(f"{feature} of t")
+    with pytest.raises(
+        GateError, match=rf"1 mismatches in .* values \({feature}: 1\).*fraud-platform parity"
+    ):
+        Approved.of(platform).package()
+    assert not materialized(platform)[0], "a proof with mismatches is never taken for unchanged"
+
+
+def test_a_nan_in_the_table_is_no_null(platform: Platform) -> None:
+    with platform.warehouse.connect() as connection:
+        connection.execute(
+            f"update {TABLE} set card_amount_mean_1h = 'nan'::double where transaction_id = "
+            f"(select min(transaction_id) from {TABLE} where card_amount_mean_1h is null)"
+        )
+    report = replay_parity(platform.warehouse, platform.contract)
+    assert report.mismatches == {"card_amount_mean_1h": 1}
+    assert (report.examples[0].online, str(report.examples[0].offline)) == (None, "nan")
+
+
+def test_nothing_is_packaged_without_a_proof(platform: Platform) -> None:
+    with pytest.raises(GateError, match=r"has no parity proof.*fraud-platform parity"):
+        Approved.of(platform).package()
+    assert not platform.settings.bundles.exists()
+
+
+def test_a_proof_of_older_code_is_none(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(parity_replay, "FORMAT", b"the format before")
+        assert materialized(platform)[0]
+    with pytest.raises(GateError, match="would serve it"):
+        Approved.of(platform).package()
+    assert not materialized(platform)[1]["unchanged"]
+    assert Approved.of(platform).is_proven()
+
+
+def test_more_data_is_proven_anew_but_holds_no_release_up(platform: Platform) -> None:
+    """Between an ingest and the replay that follows it, an approved version can still be packaged."""
+    materialized(platform)
+    rows = platform.warehouse.frame("select * from ingest.labels order by known_at")
+    later = rows.iloc[[-1]].assign(known_at=rows["known_at"].max() + DAY, source="manual_review")
+    platform.warehouse.write_table("ingest.labels", pd.concat([rows, later]))
+    assert Approved.of(platform).is_proven()
+    is_passed, found = materialized(platform)
+    assert is_passed
+    assert not found["unchanged"]
+    assert found["labels"] == len(rows) + 1
+
+
+@pytest.mark.parametrize("is_more", [True, False], ids=["too many", "too few"])
+def test_a_table_of_other_transactions_is_refused(platform: Platform, is_more: bool) -> None:
+    rows = platform.warehouse.frame(f"select * from {TABLE} order by event_time, transaction_id")
+    extra = rows.iloc[[-1]].assign(transaction_id="zz")
+    platform.warehouse.write_table(TABLE, pd.concat([rows, extra]) if is_more else rows.iloc[:-1])
+    with pytest.raises(StoreError, match="holds other transactions"):
+        replay_parity(platform.warehouse, platform.contract)
+
+
+def test_rows_that_change_during_the_replay_prove_nothing(platform: Platform) -> None:
+    opened: list[Path] = []
+
+    def open_store(path: Path, contract: FeatureContract) -> LmdbStore:
+        opened.append(path)
+        return LmdbStore.open(path, contract)
+
+    class Changing(Warehouse):
+        """Its rows are others once a store was opened."""
+
+        def fingerprint(self, *tables: str) -> str:
+            return super().fingerprint(*tables) + str(len(opened))
+
+    with pytest.raises(StoreError, match="wrote to the warehouse during the replay"):
+        prove(Changing(platform.warehouse.path), platform.contract, START, open_store=open_store)
+
+
+def test_the_command_prints_the_sum_last_and_exits_by_it(
+    platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = TRANSACTIONS * len(platform.contract.names)
+    for wrong in (0, 1):
+        if wrong:
+            spoil(platform)
+        with pytest.raises(typer.Exit) as ended:
+            show_parity(platform.settings, None, has_tails=False)
+        assert ended.value.exit_code == wrong
+        printed = capsys.readouterr().out
+        assert printed.splitlines()[-1] == (
+            f"compared {values:,} values of {TRANSACTIONS:,} transactions: {wrong} mismatches"
+        )
+        assert ("card_txn_count_1h: 1 mismatches" in printed) == bool(wrong)
+        proof = read_proof(platform.settings, platform.contract.hash)
+        assert proof is not None
+        assert proof.is_exact == (not wrong)
+
+
+def test_a_part_of_the_timeline_is_no_proof(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        show_parity(platform.settings, 50, has_tails=False)
+    assert ended.value.exit_code == 0
+    assert re.search(r"of 5\d transactions: 0 mismatches$", capsys.readouterr().out.strip())
+    assert read_proof(platform.settings, platform.contract.hash) is None
+
+
+# Tails
+
+
+def test_a_window_with_a_tail_begins_at_a_multiple_of_it(
+    built: Built, platform: Platform, tmp_path: Path
+) -> None:
+    """Counted by hand, in the whole world."""
+    models = "run --select staging features --full-refresh"
+    dbt(models, platform.warehouse.path, tmp_path, tail_ms=DAY, extras=built.extras)
+    rows = platform.warehouse.frame("select transaction_id, event_time, card_id from ingest.transactions")
+    found = platform.warehouse.frame(
+        f"select transaction_id, card_txn_count_1h, card_txn_count_7d from {TABLE}"
+    ).set_index("transaction_id")
+    for row in rows.itertuples():
+        times = rows.loc[rows["card_id"] == row.card_id, "event_time"]
+        for name, width in (("card_txn_count_1h", HOUR), ("card_txn_count_7d", 7 * DAY)):
+            lower = (row.event_time - width) // DAY * DAY
+            wanted = ((times >= lower) & (times < row.event_time)).sum()
+            assert found.loc[row.transaction_id, name] == wanted, row
+
+
+def test_the_report_finds_nothing_wrong_without_a_tail_and_much_with_one(platform: Platform) -> None:
+    """Without a tail the copy of the last days must give what all history gives: it holds all that counts."""
+    before = platform.warehouse.fingerprint(TABLE)
+    report = report_tails(
+        platform.settings, platform.mapping, platform.contract, None, tails={"no": 0, "one-day": DAY}
+    )
+    none, day = (finding.errors for finding in report.findings)
+    assert (none.wrong_values, none.wrong_transactions, none.worst) == (0, 0, ())
+    assert none.values > 1_000
+    assert day.wrong_values > 0.1 * day.values
+    assert {name for name, _ in day.worst} <= set(tailed_names(platform.contract))
+    assert [finding.ranking for finding in report.findings] == [None, None]
+    assert "no candidate yet" in report.explain()[0]
+    assert platform.warehouse.fingerprint(TABLE) == before

@@ -19,16 +19,18 @@ def write_at_once(address: StoreAddress, shares: list[list[Event]]) -> list[tupl
     """A process for each share, all at the same time; every event with its answer."""
     context = processes()
     together = context.Barrier(len(shares))
-    queues = [context.SimpleQueue() for _ in shares]
+    pipes = [context.Pipe(duplex=False) for _ in shares]
     workers = [
         context.Process(
-            target=write_these, args=(address, CONTRACT.to_json().decode(), share, together, told)
+            target=write_these, args=(address, CONTRACT.to_json().decode(), share, together, sending)
         )
-        for share, told in zip(shares, queues, strict=True)
+        for share, (_, sending) in zip(shares, pipes, strict=True)
     ]
-    for worker in workers:
+    for worker, (_, sending) in zip(workers, pipes, strict=True):
         worker.start()
-    answers = [told.get() for told in queues]
+        sending.close()
+    # A writer that dies closes its pipe: EOFError here, and no waiting.
+    answers = [receiving.recv() for receiving, _ in pipes]
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0

@@ -42,7 +42,7 @@ from tests.worlds import (
 )
 
 BUDGET = settings(
-    max_examples=int(os.environ.get("EXAMPLES", "60")),
+    max_examples=int(os.environ.get("EXAMPLES", "40")),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fraud_platform.errors import ContractError
-from fraud_platform.features.contract import DECLARATION, Feature, FeatureContract, load_contract
+from fraud_platform.features.contract import DECLARATION, Feature, FeatureContract, load_contract, unknown
 from fraud_platform.features.engine import Engine
 from fraud_platform.features.geometry import EARTH_RADIUS_KM, distance_km, place
 from fraud_platform.features.parity import ParityReport, compare
@@ -54,6 +54,14 @@ def transaction(**changes: Any) -> Transaction:
 
 
 # Contract
+
+
+def test_few_known_names_are_all_listed_and_of_many_the_near_ones() -> None:
+    assert str(unknown("window", "8d", ["30d", "1h", "7d"])).endswith("use one of: 7d, 1h, 30d")
+    many = [f"card_txn_count_{number}h" for number in range(200)]
+    said = str(unknown("feature", "card_txn_count_1x", many))
+    assert said.endswith("(195 others: fraud-platform features lists them)")
+    assert "card_txn_count_1h" in said
 
 
 @pytest.mark.parametrize(
@@ -319,6 +327,41 @@ def test_a_report_counts_by_feature_and_keeps_the_first_example() -> None:
     assert [(e.transaction_id, e.feature) for e in report.examples] == [("u", "number"), ("v", "text")]
     assert str(report) == "compared 12 values of 6 transactions: 4 mismatches"
     assert not report.is_exact
+
+
+@pytest.mark.parametrize(
+    ("online", "value", "is_null", "is_equal"),
+    [
+        (None, 0.0, True, True),
+        (None, np.nan, False, False),
+        (None, 0.0, False, False),
+        (math.nan, np.nan, False, False),
+        (math.nan, np.nan, True, False),
+        (1.0, 1.0, False, True),
+        (1.0, 1.0, True, False),
+    ],
+)
+def test_in_a_masked_column_only_the_mask_is_null(
+    online: float | None, value: float, is_null: bool, is_equal: bool
+) -> None:
+    """The table's NaN is a wrong value and no NULL: a plain column could not tell them apart."""
+    column = np.ma.MaskedArray([value, 7.0], mask=[is_null, False])
+    built = {"number": column, "text": np.array(["a", "a"], dtype=object)}
+    report = compare(TWO, ["t", "u"], [(online, "a"), (7.0, "a")], built)
+    assert report.is_exact == is_equal
+
+
+def test_one_wrong_bit_in_a_long_column_is_found_and_shown() -> None:
+    numbers = np.random.default_rng(3).random(5_000)
+    online = [(float(number), "a") for number in numbers]
+    flipped = numbers.copy()
+    flipped.view(np.int64)[4_321] ^= 1
+    texts = np.array(["a"] * len(numbers), dtype=object)
+    report = compare(TWO, [f"t{n}" for n in range(len(numbers))], online, {"number": flipped, "text": texts})
+    assert report.mismatches == {"number": 1}
+    assert str(report.examples[0]) == (
+        f"number of t4321: served {float(numbers[4_321])!r}, built {float(flipped[4_321])!r}"
+    )
 
 
 def test_nothing_compared_is_not_exact() -> None:

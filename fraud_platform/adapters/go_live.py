@@ -1,0 +1,235 @@
+"""A service's own store, made anew beside the running one and put in its place while decisions go on.
+
+Belongs here: the order of the steps that lose no event and count none twice. Does not belong here: bulk
+loading (lmdb_load.py), serving (service.py), proving the result (store_audit.py).
+
+1. Load: the warehouse and what the service's logs hold by now, up to the last moment of anything.
+2. Catch up: what was logged in the meantime, until little is left.
+3. Switch, with the old store locked, so that no worker observes: the rest of the logs, and each worker's last
+   event if it was observed and is not logged yet. Then the old store is marked as moved. A worker that finds
+   the mark goes on with the new store; where the contract changed, with the bundle that goes with it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import msgspec
+
+from fraud_platform.adapters.decision_log_files import read_records
+from fraud_platform.adapters.duckdb import Warehouse
+from fraud_platform.adapters.lmdb import (
+    MOVED,
+    LmdbStore,
+    finish_move,
+    fresh_store,
+    in_flight,
+    open_environment,
+    retired_store,
+)
+from fraud_platform.adapters.lmdb_load import load_store
+from fraud_platform.errors import StoreError, TooLateError
+from fraud_platform.features.contract import FeatureContract
+from fraud_platform.schema import LabelEvent, Transaction
+from fraud_platform.serve.record import DecisionRecord
+
+STAMP = "store.source"
+LITTLE = 200
+ROUNDS_MAX = 20
+
+Event = Transaction | LabelEvent
+Positions = dict[str, Mapping[str, int]]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class GoLiveReport:
+    """loaded: transactions in the store after the bulk load, with those of the service's logs (live);
+    caught_up: events that were logged meanwhile and counted; known: those that were counted before; locked:
+    events taken in while the old store was locked, in_flight of them from no log; watermark: ms UTC."""
+
+    watermark: int
+    loaded: int
+    live: int
+    caught_up: int
+    known: int
+    locked: int
+    in_flight: int
+    is_switched: bool
+    contract: str
+
+    def __str__(self) -> str:
+        return (
+            f"loaded {self.loaded:,} transactions ({self.live:,} events of the service's logs), caught up "
+            f"with {self.caught_up:,}, took {self.locked:,} while the old store was locked"
+        )
+
+
+@dataclass
+class _Logs:
+    """The service's two logs, and how far they have been read."""
+
+    state: Path
+    positions: Positions = field(default_factory=dict)
+
+    def new(self) -> list[Event]:
+        """What has been logged since the last call, in the order in which it became known.
+
+        Labels are read first: the transaction of each is then among the decisions.
+        """
+        learned = [_label(payload) for payload in self._read("labels")]
+        decided = [_request(payload) for payload in self._read("decisions")]
+        return sorted([*decided, *learned], key=_moment)
+
+    def _read(self, name: str) -> Iterator[bytes]:
+        after = dict(self.positions.get(name, {}))
+        for logged in read_records(self.state / name, after):
+            after[logged.worker] = logged.sequence
+            yield logged.payload
+        self.positions[name] = after
+
+
+def go_live(
+    warehouse: Warehouse,
+    contract: FeatureContract,
+    state: Path,
+    *,
+    bundle: str = "",
+    source: str = "",
+    progress: Progress = lambda message: None,
+) -> GoLiveReport:
+    """Gives the service of `state` a store of `contract`; a running service goes on with it by itself.
+
+    bundle: the folder of the bundle that goes with another contract than the service's; source: what the
+    warehouse's streams were, kept to tell whether a store is still up to date (`is_live`). May be killed at
+    any point and started again. Raises StoreError where the warehouse is empty.
+    """
+    path = state / "store"
+    state.mkdir(parents=True, exist_ok=True)
+    finish_move(path)
+    (state / STAMP).unlink(missing_ok=True)
+    logs = _Logs(state)
+    live = logs.new()
+    load = load_store(warehouse, contract, fresh_store(path), progress=progress, live=once(live))
+    caught_up = known = 0
+    with LmdbStore.open(fresh_store(path), contract) as fresh:
+        for _ in range(ROUNDS_MAX):
+            events = logs.new()
+            counted = _take(fresh, events)
+            caught_up, known = caught_up + counted, known + len(events) - counted
+            progress(f"caught up with {caught_up:,} events")
+            if len(events) < LITTLE:
+                break
+        is_switched = path.is_dir()
+        with _locked(path) if is_switched else _nothing() as old:
+            locked = _take(fresh, logs.new())
+            unlogged = _take(fresh, sorted(old.in_flight, key=_moment))
+            fresh.flush()
+            old.mark_moved(f"{contract.hash} {bundle}")
+    if is_switched:
+        finish_move(path)
+        shutil.rmtree(retired_store(path), ignore_errors=True)
+    else:
+        fresh_store(path).rename(path)
+    (state / STAMP).write_text(_stamp(contract, source))
+    return GoLiveReport(
+        watermark=load.watermark,
+        loaded=load.transactions,
+        live=len(live),
+        caught_up=caught_up,
+        known=known,
+        locked=locked + unlogged,
+        in_flight=unlogged,
+        is_switched=is_switched,
+        contract=contract.hash,
+    )
+
+
+def is_live(state: Path, contract: FeatureContract, source: str) -> bool:
+    """Whether the service's store was made of these streams and for this contract."""
+    stamp = state / STAMP
+    return (state / "store").is_dir() and stamp.is_file() and stamp.read_text() == _stamp(contract, source)
+
+
+def logged_events(state: Path) -> list[Event]:
+    """Everything that the service of `state` decided and learned, each transaction once."""
+    return once(_Logs(state).new())
+
+
+@dataclass(frozen=True)
+class _Old:
+    """The store that is being left, locked: its workers' last events, and the mark that sends them on."""
+
+    in_flight: Sequence[Event]
+    mark_moved: Callable[[str], None]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[_Old]:
+    """Keeps every worker from observing until the block ends; what it does to the store is then committed."""
+    environment = open_environment(path)
+    try:
+        meta = environment.open_db(b"meta")
+        with environment.begin(write=True) as txn:
+            yield _Old(in_flight(txn, meta), partial(_mark_moved, txn, meta))
+        environment.sync(True)
+    finally:
+        environment.close()
+
+
+@contextmanager
+def _nothing() -> Iterator[_Old]:
+    yield _Old((), lambda mark: None)
+
+
+def _mark_moved(txn: lmdb.Transaction, meta: Any, mark: str) -> None:
+    txn.put(MOVED, mark.encode(), db=meta)
+
+
+def _take(store: LmdbStore, events: Iterable[Event]) -> int:
+    """Events that the store had not counted yet; a transaction that is too late for it stops the go-live."""
+    counted = 0
+    for event in events:
+        if isinstance(event, LabelEvent):
+            counted += store.learn(event)
+        elif not store.seen(event.transaction_id):
+            try:
+                store.observe(event)
+            except TooLateError as error:
+                raise StoreError(
+                    f"go-live: {error}; start it again, it will be loaded with the rest"
+                ) from error
+            counted += 1
+    return counted
+
+
+def once(events: Iterable[Event]) -> list[Event]:
+    """Each transaction once, the first time it was decided; label events as they are."""
+    events = list(events)
+    first = {e.transaction_id: e for e in reversed(events) if isinstance(e, Transaction)}
+    return [*first.values(), *(e for e in events if isinstance(e, LabelEvent))]
+
+
+def _request(payload: bytes) -> Transaction:
+    return msgspec.json.decode(payload, type=DecisionRecord).request
+
+
+def _label(payload: bytes) -> LabelEvent:
+    return msgspec.json.decode(payload, type=LabelEvent)
+
+
+def _moment(event: Event) -> tuple[int, int, str]:
+    if isinstance(event, Transaction):
+        return event.event_time, 0, event.transaction_id
+    return event.known_at, 1, event.transaction_id
+
+
+def _stamp(contract: FeatureContract, source: str) -> str:
+    return f"{contract.hash} {source}"

@@ -1,0 +1,321 @@
+"""Go-live: a store made anew takes the place of a running service's; no event is missed or counted twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pandas as pd
+import pytest
+
+from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
+from fraud_platform.adapters.decision_log_files import read_records, verify
+from fraud_platform.adapters.duckdb import Warehouse
+from fraud_platform.adapters.go_live import GoLiveReport, go_live, is_live
+from fraud_platform.adapters.lmdb import LmdbStore, fresh_store, retired_store
+from fraud_platform.adapters.lmdb_load import load_store
+from fraud_platform.adapters.service import Service, ServiceSettings
+from fraud_platform.adapters.store_audit import audit_store
+from fraud_platform.errors import StoreError, StoreMovedError
+from fraud_platform.features.contract import FeatureContract, load_contract
+from fraud_platform.ingest import Mapping
+from fraud_platform.package import BundleParts
+from fraud_platform.schema import MILLISECONDS_PER_DAY, LabelEvent, Transaction
+from fraud_platform.serve.record import DecisionRecord
+
+CONTRACT = load_contract()
+OTHER = msgspec.structs.replace(CONTRACT, report_horizon_ms=500 * MILLISECONDS_PER_DAY)
+HOUR = 3_600_000
+START = 1_772_000_000_000
+NOW = START + 40 * 24 * HOUR
+MAPPING = """
+name: small
+transactions:
+  files: transactions.parquet
+  columns: {transaction_id: transaction_id, event_time: event_time, card_id: card_id,
+    merchant_id: merchant_id, amount_minor: amount_minor, currency: "'EUR'"}
+labels:
+  files: labels.parquet
+  columns: {transaction_id: transaction_id, source: "'chargeback'", outcome: "'fraud'", known_at: known_at}
+maturity_days: 20
+label_precedence: [chargeback]
+split: {test_days: 5, validation_days: 5}
+"""
+
+WORKER = """
+import json, sys
+from fraud_platform.adapters.service import Service, ServiceSettings
+from pathlib import Path
+bundle, state, now, name = sys.argv[1:]
+service = Service(ServiceSettings(Path(bundle), Path(state)), lambda: int(now) + 10**9)
+print("ready", flush=True)
+for line in sys.stdin:
+    request = json.loads(line)
+    if "known_at" in request:
+        service.learn(request)
+        print("learned", flush=True)
+    else:
+        print(service.decide(request).bundle_id, flush=True)
+service.close()
+"""
+
+
+@pytest.fixture(scope="module")
+def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """Forty days on twenty cards and four shops, with some chargebacks."""
+    folder = tmp_path_factory.mktemp("small")
+    rows = [
+        {
+            "transaction_id": f"old{number}",
+            "event_time": START + number * HOUR // 2,
+            "card_id": f"card{number % 20}",
+            "merchant_id": f"shop{number % 4}",
+            "amount_minor": 100 + number,
+        }
+        for number in range(1900)
+    ]
+    pd.DataFrame(rows).to_parquet(folder / "transactions.parquet")
+    reported = [
+        {"transaction_id": row["transaction_id"], "known_at": row["event_time"] + 5 * HOUR}
+        for row in rows[::50]
+    ]
+    pd.DataFrame(reported).to_parquet(folder / "labels.parquet")
+    warehouse = Warehouse(folder / "warehouse.duckdb", threads=1)
+    warehouse.ingest(Mapping.from_yaml(MAPPING, "the test"), folder, now_ms=NOW)
+    return warehouse
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory, tiny_parts: BundleParts) -> dict[str, Path]:
+    """By contract: the tiny model's bundle, and the same of a contract with another horizon."""
+    root = tmp_path_factory.mktemp("bundles")
+    parts = {c.hash: dataclasses.replace(tiny_parts, contract=c) for c in (CONTRACT, OTHER)}
+    return {name: bundle_path(root, build_bundle(part, root).id) for name, part in parts.items()}
+
+
+def payment(number: int) -> dict[str, Any]:
+    return {
+        "transaction_id": f"live{number}",
+        "event_time": NOW + number * 1000,
+        "card_id": f"card{number % 20}",
+        "merchant_id": f"shop{number % 4}",
+        "amount_minor": number,
+        "currency": "EUR",
+    }
+
+
+class Worker:
+    """A service in a process of its own, asked one request at a time."""
+
+    def __init__(self, bundle: Path, state: Path, name: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(bundle), str(state), str(NOW), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._line() == "ready"
+
+    def ask(self, request: dict[str, Any]) -> str:
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return self._line()
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        assert self.process.wait(60) == 0
+        assert self.process.stdout
+        self.process.stdout.close()
+
+    def _line(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+
+@contextmanager
+def workers(bundle: Path, state: Path) -> Iterator[list[Worker]]:
+    running = [Worker(bundle, state, name) for name in ("one", "two")]
+    try:
+        yield running
+        for worker in running:
+            worker.close()
+    finally:
+        for worker in running:
+            worker.process.kill()
+            worker.process.wait()
+            assert worker.process.stdout
+            worker.process.stdout.close()
+
+
+def go_live_under_traffic(
+    running: list[Worker], first: int, start: Callable[[], subprocess.Popen[str]]
+) -> tuple[int, list[str]]:
+    """Alternates between the workers until the go-live has ended; the next number and the answers."""
+    process, number, answers = start(), first, []
+    while process.poll() is None or number < first + 20:
+        answers.append(running[number % 2].ask(payment(number)))
+        if number % 25 == 0:
+            running[0].ask(
+                {
+                    "transaction_id": f"live{number - 3}",
+                    "source": "chargeback",
+                    "outcome": "fraud",
+                    "known_at": NOW + number * 1000,
+                }
+            )
+        number += 1
+        time.sleep(0.002)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    return number, answers
+
+
+def starting(warehouse: Warehouse, state: Path, bundle: Path) -> Callable[[], subprocess.Popen[str]]:
+    """Starts a go-live for the bundle's contract in a process of its own."""
+    code = (
+        "import sys, msgspec\n"
+        "from pathlib import Path\n"
+        "from fraud_platform.adapters.bundle_files import load_bundle\n"
+        "from fraud_platform.adapters.duckdb import Warehouse\n"
+        "from fraud_platform.adapters.go_live import go_live\n"
+        "warehouse, state, bundle = map(Path, sys.argv[1:])\n"
+        "contract = load_bundle(bundle).contract\n"
+        "print(go_live(Warehouse(warehouse, threads=1), contract, state, bundle=str(bundle)))\n"
+    )
+    command = [sys.executable, "-c", code, str(warehouse.path), str(state), str(bundle)]
+    return lambda: subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def replayed(warehouse: Warehouse, contract: FeatureContract, state: Path, path: Path) -> LmdbStore:
+    """What the store must be: the warehouse's past, then the service's own, event by event."""
+    load_store(warehouse, contract, path)
+    store = LmdbStore.open(path, contract)
+    decided = [
+        msgspec.json.decode(one.payload, type=DecisionRecord).request
+        for one in read_records(state / "decisions")
+    ]
+    for transaction in sorted(decided, key=lambda one: one.event_time):
+        assert not store.observe(transaction).is_repeat
+    for one in read_records(state / "labels"):
+        store.learn(msgspec.json.decode(one.payload, type=LabelEvent))
+    return store
+
+
+def assert_equal_to_a_replay(
+    warehouse: Warehouse, contract: FeatureContract, state: Path, path: Path
+) -> None:
+    with (
+        replayed(warehouse, contract, state, path) as wanted,
+        LmdbStore.open(state / "store", contract) as found,
+    ):
+        for number in range(40):
+            probe = msgspec.convert(
+                payment(10**6 + number) | {"event_time": NOW + 10**8 + number}, Transaction
+            )
+            assert found.observe(probe).vector == wanted.observe(probe).vector
+
+
+@pytest.mark.parametrize("contract", [CONTRACT, OTHER], ids=["same_contract", "other_contract"])
+def test_traffic_goes_on_while_the_store_is_replaced(
+    warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path, contract: FeatureContract
+) -> None:
+    state = tmp_path / "state"
+    first = go_live(warehouse, CONTRACT, state)
+    assert not first.is_switched
+    assert first.loaded == 1900
+    start = starting(warehouse, state, bundles[contract.hash])
+    with workers(bundles[CONTRACT.hash], state) as running:
+        number, answers = go_live_under_traffic(running, 0, start)
+        number, more = go_live_under_traffic(running, number, start)
+    assert sum(verify(state / "decisions").values()) == number
+    ids = [bundles[CONTRACT.hash].name, bundles[contract.hash].name]
+    assert answers[0].startswith(ids[0][:12])
+    assert more[-1].startswith(ids[1][:12])
+    audit = audit_store(warehouse, contract, state)
+    assert audit.differences == ()
+    assert audit.is_whole
+    assert not fresh_store(state / "store").exists()
+    assert not retired_store(state / "store").exists()
+    assert_equal_to_a_replay(warehouse, contract, state, tmp_path / "replayed")
+
+
+def test_an_event_that_no_log_holds_yet_is_taken_along(
+    warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    """Between the observation and the record of a decision the store alone knows the event."""
+    state = tmp_path / "state"
+    go_live(warehouse, CONTRACT, state)
+    with LmdbStore.open(state / "store", CONTRACT, writer="worker-1") as store:
+        store.observe(msgspec.convert(payment(1), Transaction))
+    report = go_live(warehouse, CONTRACT, state)
+    assert (report.locked, report.in_flight, report.is_switched) == (1, 1, True)
+    with LmdbStore.open(state / "store", CONTRACT) as store:
+        assert store.seen("live1")
+    assert audit_store(warehouse, CONTRACT, state).is_whole
+
+
+def test_the_audit_finds_what_is_missing_and_what_is_counted_twice(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    go_live(warehouse, CONTRACT, state)
+    assert audit_store(warehouse, CONTRACT, state).is_whole
+    with LmdbStore.open(state / "store", CONTRACT) as store:
+        store.observe(msgspec.convert(payment(1) | {"transaction_id": "nobody's"}, Transaction))
+    with LmdbStore.open(state / "store", CONTRACT, writer="other") as store:
+        store.observe(msgspec.convert(payment(2) | {"card_id": "late", "merchant_id": "new"}, Transaction))
+    with LmdbStore.open(state / "store", CONTRACT) as store:
+        store.observe(msgspec.convert(payment(3) | {"merchant_id": "newer"}, Transaction))
+    audit = audit_store(warehouse, CONTRACT, state)
+    assert audit.differing == 3  # the event of "main" that another has replaced as the last in flight
+    assert "card" in audit.differences[0]
+
+
+def test_a_go_live_that_was_killed_is_finished_by_the_next(warehouse: Warehouse, tmp_path: Path) -> None:
+    """At the worst place: the old store is marked, the new one not yet in its place."""
+    state, moved = tmp_path / "state", tmp_path / "moved"
+    go_live(warehouse, CONTRACT, state)
+    report: GoLiveReport = go_live(warehouse, CONTRACT, moved)
+    with LmdbStore.open(state / "store", CONTRACT) as store:
+        store.write(lambda txn: txn.put(b"moved", f"{CONTRACT.hash} ".encode(), db=store.tables["meta"]))
+        (moved / "store").rename(fresh_store(state / "store"))
+        store.observe(msgspec.convert(payment(1), Transaction))
+    assert report.loaded == 1900
+    with LmdbStore.open(state / "store", CONTRACT) as store:
+        assert store.seen("live1")
+    assert not fresh_store(state / "store").exists()
+
+
+def test_a_store_of_another_contract_without_its_bundle_is_named(
+    warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    go_live(warehouse, CONTRACT, state)
+    service = Service(ServiceSettings(bundles[CONTRACT.hash], state), lambda: NOW + 10**9)
+    process = starting(warehouse, state, bundles[OTHER.hash])()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert service.decide(payment(1)).bundle_id.startswith(bundles[OTHER.hash].name[:12])
+    service.close()
+    with pytest.raises(StoreError, match="rebuild it"):
+        LmdbStore.open(state / "store", CONTRACT)
+    assert "bundle" in str(StoreMovedError(state, OTHER.hash, ""))
+
+
+def test_it_is_known_whether_a_store_is_up_to_date(warehouse: Warehouse, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assert not is_live(state, CONTRACT, "now")
+    go_live(warehouse, CONTRACT, state, source="now")
+    assert is_live(state, CONTRACT, "now")
+    assert not is_live(state, CONTRACT, "later")
+    assert not is_live(state, OTHER, "now")
