@@ -32,6 +32,7 @@ from fraud_platform.adapters.lmdb import (
     fresh_store,
     in_flight,
     open_environment,
+    put_in_place,
     retired_store,
 )
 from fraud_platform.adapters.lmdb_load import load_store
@@ -137,7 +138,7 @@ def go_live(
         finish_move(path)
         shutil.rmtree(retired_store(path), ignore_errors=True)
     else:
-        fresh_store(path).rename(path)
+        put_in_place(path)
     (state / STAMP).write_text(_stamp(contract, source))
     return GoLiveReport(
         watermark=load.watermark,

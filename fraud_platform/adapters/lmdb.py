@@ -129,6 +129,8 @@ class LmdbStore:
         return answers
 
     def _open(self) -> None:
+        if not self.path.exists():
+            finish_move(self.path)
         self._env = open_environment(self.path, is_synced=self._is_synced)
         self.tables = {name: self._env.open_db(name.encode()) for name in TABLES}
         self._write(self._claim)
@@ -224,13 +226,28 @@ def finish_move(path: Path) -> None:
     """
     if not path.parent.is_dir():
         return
-    fresh, retired = fresh_store(path), retired_store(path)
     with _only_one(path.with_name(path.name + ".lock")):
+        fresh = fresh_store(path)
         if path.is_dir() and fresh.is_dir() and _is_moved(path):
-            shutil.rmtree(retired, ignore_errors=True)
-            path.rename(retired)
-        if not path.exists() and fresh.is_dir() and retired.is_dir():
+            _replace(path)
+        elif not path.exists() and fresh.is_dir() and retired_store(path).is_dir():
             fresh.rename(path)
+
+
+def put_in_place(path: Path) -> None:
+    """The fresh store becomes the one at `path`; what was there is removed."""
+    with _only_one(path.with_name(path.name + ".lock")):
+        _replace(path)
+    shutil.rmtree(retired_store(path), ignore_errors=True)
+
+
+def _replace(path: Path) -> None:
+    """Stopped between the two renames it is finished by `finish_move`: then there is no store at `path`."""
+    retired = retired_store(path)
+    if path.is_dir():
+        shutil.rmtree(retired, ignore_errors=True)
+        path.rename(retired)
+    fresh_store(path).rename(path)
 
 
 def fresh_store(path: Path) -> Path:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from fraud_platform.adapters import duckdb_load as source
 from fraud_platform.adapters import lmdb_bytes as as_bytes
 from fraud_platform.adapters.duckdb import Warehouse
-from fraud_platform.adapters.lmdb import LmdbStore
+from fraud_platform.adapters.lmdb import LmdbStore, finish_move, fresh_store, put_in_place
 from fraud_platform.adapters.lmdb_bytes import Integers, Pairs, Places, Tokens
 from fraud_platform.adapters.store_bytes import SeenRecord, encode
 from fraud_platform.features.contract import FeatureContract
@@ -54,17 +54,19 @@ def load_store(
 ) -> LoadReport:
     """Builds a store at `path` that has seen everything before `watermark` (default: all of it).
 
-    live: events that the warehouse may not hold yet; what it holds is not counted twice. The store appears at
-    once, by a rename; an existing store is replaced.
+    live: events that the warehouse may not hold yet; what it holds is not counted twice. An existing store is
+    replaced once the new one is whole; killed at any point, the old store or the new one is there.
     """
-    building = path.with_name(path.name + ".building")
-    shutil.rmtree(building, ignore_errors=True)
+    building, fresh = path.with_name(path.name + ".building"), fresh_store(path)
+    finish_move(path)
+    for folder in (building, fresh):
+        shutil.rmtree(folder, ignore_errors=True)
     with warehouse.connect(read_only=True) as connection, LmdbStore.open(building, contract) as store:
         watermark = source.prepare(connection, contract, watermark, live)
         report = _fill(connection, store, watermark, progress)
         store.flush()
-    shutil.rmtree(path, ignore_errors=True)
-    building.rename(path)
+    building.rename(fresh)
+    put_in_place(path)
     return report
 
 

@@ -22,7 +22,7 @@ from fraud_platform.features.state import NEVER, Entry, KnownPlace, State
 from fraud_platform.schema import LabelEvent, Transaction
 
 LATENESS_MS = 86_400_000
-"""How far behind the newest event of its keys an event is answered exactly for certain."""
+"""How far behind the newest event of the store an event is answered exactly for certain."""
 TRIM_ENTRIES = 64
 """Entries that one event trims of a key at the most, so that no event pays for many."""
 
@@ -284,10 +284,10 @@ class Engine:
 
 def too_late(plan: EntityPlan, state: State, transaction: Transaction) -> TooLateError:
     """The error for an event whose windows reach back to what the key's log no longer holds."""
-    behind_ms = max(state.moment, state.last) - transaction.event_time
+    moment = transaction.event_time
     return TooLateError(
-        f"transaction {transaction.transaction_id!r}: event_time {transaction.event_time} is "
-        f"{behind_ms / LATENESS_MS:.1f} days older than what its {plan.name} has seen, and the log its "
-        f"windows need is gone; events are answered exactly up to {LATENESS_MS // 86_400_000} day late: send "
-        "them in time, or rebuild the store with them"
+        f"transaction {transaction.transaction_id!r}: event_time {moment} is too late: of its {plan.name} the "
+        f"log is needed from {moment - plan.reach} on, and was trimmed up to "
+        f"{max(state.trimmed_last, state.trimmed_report)}; what is at most {LATENESS_MS // 3_600_000} h behind "
+        f"the newest event is answered exactly: send events in time, or rebuild the store with them"
     )
