@@ -286,8 +286,8 @@ def too_late(plan: EntityPlan, state: State, transaction: Transaction) -> TooLat
     """The error for an event whose windows reach back to what the key's log no longer holds."""
     moment = transaction.event_time
     return TooLateError(
-        f"transaction {transaction.transaction_id!r}: event_time {moment} is too late: of its {plan.name} the "
-        f"log is needed from {moment - plan.reach} on, and was trimmed up to "
-        f"{max(state.trimmed_last, state.trimmed_report)}; what is at most {LATENESS_MS // 3_600_000} h behind "
-        f"the newest event is answered exactly: send events in time, or rebuild the store with them"
+        f"transaction {transaction.transaction_id!r}: event_time {moment} is too late: of its {plan.name} "
+        f"the log is needed from {moment - plan.reach} on, and was trimmed up to "
+        f"{max(state.trimmed_last, state.trimmed_report)}; what is at most {LATENESS_MS // 3_600_000} h "
+        "behind the newest event is answered exactly: send events in time, or rebuild the store with them"
     )
