@@ -39,7 +39,7 @@ class Limits:
     at work on the same event, before it takes that one for dead."""
 
     connect_s: float = 0.25
-    command_s: float = 0.1
+    command_s: float = 0.05
     connections: int = 16
     wait_s: float = 0.25
     claim_s: float = 0.1

@@ -31,18 +31,17 @@ from fraud_platform.features.engine import LATENESS_MS
 from fraud_platform.schema import LabelEvent, Transaction
 from tests.oracle import DAY, HOUR, Oracle, Vector, require_equal
 from tests.servers import free_port, missing_redis, redis_cluster, redis_says, redis_server
-from tests.stores import StoreAddress, Stores
+from tests.stores import PATIENT, StoreAddress, Stores
 from tests.worlds import CONTRACT, FIELDS, MOMENTS, NOW, OUTCOMES, report, transaction
 
 every_redis = pytest.mark.parametrize("kind", ["redis", "redis_cluster"])
 QUIET_SECONDS = 0.2
 """A client that sends nothing for so long waits for an answer."""
 PATIENCE_SECONDS = 30.0
-GENEROUS = Limits(connect_s=5.0, command_s=5.0)
 
 
 def opened(address: StoreAddress, **changes: Any) -> RedisStore:
-    return RedisStore.open(address.place, CONTRACT, limits=GENEROUS, **changes)
+    return RedisStore.open(address.place, CONTRACT, limits=PATIENT, **changes)
 
 
 def named(vector: Vector) -> dict[str, Any]:
@@ -144,7 +143,7 @@ class Gate:
 def test_a_decision_waits_for_one_answer(stores: Stores) -> None:
     with stores.empty("redis") as address:
         gate = Gate(port_of(address))
-        with RedisStore.open(f"redis://127.0.0.1:{gate.port}", CONTRACT, limits=GENEROUS) as store:
+        with RedisStore.open(f"redis://127.0.0.1:{gate.port}", CONTRACT, limits=PATIENT) as store:
             store.observe(transaction("loads the script", NOW, latitude=1.0, longitude=2.0))
             for number, hours in enumerate((1, 30, 29, 29, 800, 799, 801)):
                 before = gate.waits_so_far()
@@ -258,7 +257,7 @@ def test_a_killed_master_is_replaced_and_its_events_count_once(tmp_path: Path) -
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     oracle = Oracle(CONTRACT)
     with replicated(tmp_path) as (ports, master):
-        store = RedisStore.open(f"redis+cluster://127.0.0.1:{ports[0]}", CONTRACT, limits=GENEROUS)
+        store = RedisStore.open(f"redis+cluster://127.0.0.1:{ports[0]}", CONTRACT, limits=PATIENT)
         events = [
             transaction(f"t{number}", NOW + number * HOUR, card_id=f"c{number % 7}", ip_id="i")
             for number in range(60)
@@ -353,7 +352,7 @@ def test_a_server_on_the_same_machine_is_reached_by_its_socket(tmp_path: Path) -
     with (
         TemporaryDirectory(prefix="socket-") as short,
         redis_server(tmp_path / "server", "--unixsocket", f"{short}/redis"),
-        RedisStore.open(f"unix://{short}/redis", CONTRACT, limits=GENEROUS) as store,
+        RedisStore.open(f"unix://{short}/redis", CONTRACT, limits=PATIENT) as store,
     ):
         store.observe(transaction("a", NOW))
         assert named(store.observe(transaction("b", NOW + 1)).vector)["card_txn_count_1h"] == 1.0
@@ -364,7 +363,7 @@ def test_a_store_of_another_contract_is_refused_and_namespaces_are_apart(stores:
     with stores.empty(kind) as address, opened(address) as store:
         store.observe(transaction("a", NOW))
         with pytest.raises(StoreError, match="rebuild it"):
-            RedisStore.open(address.place, load_contract(), limits=GENEROUS)
+            RedisStore.open(address.place, load_contract(), limits=PATIENT)
         with opened(address, namespace="other") as other:
             assert not other.seen("a")
             assert store.seen("a")

@@ -15,14 +15,13 @@ from tempfile import TemporaryDirectory
 
 from fraud_platform.adapters.lmdb import LmdbStore
 from fraud_platform.adapters.redis import RedisStore
-from fraud_platform.adapters.redis_link import Limits
 from fraud_platform.features.contract import load_contract
 from fraud_platform.features.engine import FeatureStore
 from fraud_platform.schema import Transaction
 from tests.servers import redis_cluster, redis_server
+from tests.stores import PATIENT
 
 EVENTS = 10_000
-PATIENT = Limits(connect_s=5.0, command_s=5.0)
 
 
 def main(events: int) -> None:
