@@ -29,18 +29,16 @@ from fraud_platform.adapters.redis_session import (
     RedisSession,
     ReportSession,
     claimed,
-    head,
     known,
     pack_vector,
     script,
-    waiting_names,
 )
-from fraud_platform.adapters.store_bytes import EntryCodec, SeenRecord, encode, key_bytes, seen_keys, token
+from fraud_platform.adapters.store_bytes import EntryCodec, SeenRecord, key_bytes, seen_keys, token
 from fraud_platform.errors import StoreError, TooLateError
 from fraud_platform.features.contract import FeatureContract
-from fraud_platform.features.engine import LATENESS_MS, Engine, Key, Observation, too_late
+from fraud_platform.features.engine import LATENESS_MS, Engine, Observation, too_late
 from fraud_platform.features.plan import EntityPlan
-from fraud_platform.features.state import NEVER, Entry, State
+from fraud_platform.features.state import NEVER
 from fraud_platform.schema import LabelEvent, Transaction
 
 FORMAT = "1"
@@ -55,7 +53,7 @@ SWEEP_EVERY = 16
 SWEEP_KEYS = 4 * SWEEP_EVERY
 """Vectors, transactions and keys that one sweep cleans up at the most, each: more than was added."""
 
-_HOUR_MS = 3_600_000
+HOUR_MS = 3_600_000
 
 Visit = tuple[EntityPlan, bytes, bytes]
 """A plan, a key's name, and the entry that the event becomes in it."""
@@ -180,54 +178,8 @@ class RedisStore:
     ) -> None:
         self.close()
 
-    # Bulk loads into a store that nobody uses yet
-
-    def load_states(self, plan: EntityPlan, states: Iterable[tuple[Key, State]]) -> int:
-        return self._load(
-            plain(
-                "HSET",
-                self.names.entity(key_bytes(plan, key))[0],
-                *("v", 1, "h", head(state), "w", waiting_names(state), "s", encode(state)),
-            )
-            for key, state in states
-        )
-
-    def load_log(self, plan: EntityPlan, entries: Iterable[tuple[Key, str, Entry]]) -> int:
-        codec = self.codecs[plan.number]
-        return self._load(
-            plain(
-                "ZADD",
-                self.names.entity(key_bytes(plan, key))[2],
-                *(entry.moment, token(transaction_id) + codec.pack(entry)),
-            )
-            for key, transaction_id, entry in entries
-        )
-
-    def load_reports(self, plan: EntityPlan, reports: Iterable[tuple[Key, str, int]]) -> int:
-        return self._load(
-            plain("ZADD", self.names.entity(key_bytes(plan, key))[3], known_at, token(transaction_id))
-            for key, transaction_id, known_at in reports
-        )
-
-    def load_counters(self, plan: EntityPlan, counters: Iterable[tuple[Key, bytes, bytes]]) -> int:
-        """(key, column byte and value token, times in each window as little-endian int32)."""
-        return self._load(
-            plain("HSET", self.names.entity(key_bytes(plan, key))[4], name, times)
-            for key, name, times in counters
-        )
-
-    def load_seen(self, transactions: Iterable[tuple[str, SeenRecord]]) -> int:
-        """Transactions without a vector; counted are commands, three for each."""
-        return self._load(
-            command
-            for transaction_id, record in transactions
-            for command in (
-                plain("SET", self.names.seen(token(transaction_id)), claimed(record, b"k")),
-                *self._dated("known", record.event_time // _HOUR_MS, [token(transaction_id)]),
-            )
-        )
-
-    def _load(self, commands: Iterable[Command]) -> int:
+    def load(self, commands: Iterable[Command]) -> int:
+        """Sends many commands, for a bulk load into a store that nobody uses yet; how many there were."""
         loaded = 0
         batch: list[Command] = []
         with self.link.talk() as talk:
@@ -408,7 +360,7 @@ class RedisStore:
         name = token(transaction.transaction_id)
         commands = [
             self.script.command([self.names.seen(name)], "keep_vector", vector, "told"),
-            *self._dated("vectors", transaction.event_time // _HOUR_MS, [name]),
+            *self.dated("vectors", transaction.event_time // HOUR_MS, [name]),
         ]
         kept = known(talk.call(commands)[0]).vector
         return observation if kept is None else Observation(kept, is_repeat=True)
@@ -437,10 +389,10 @@ class RedisStore:
         name = token(transaction_id)
         return [
             self.script.command([self.names.seen(name)], "keep_vector", vector),
-            *self._dated("vectors", event_time // _HOUR_MS, [name]),
+            *self.dated("vectors", event_time // HOUR_MS, [name]),
         ]
 
-    def _dated(self, kind: str, hour: int, names: Sequence[bytes]) -> list[Command]:
+    def dated(self, kind: str, hour: int, names: Sequence[bytes]) -> list[Command]:
         return [
             plain("RPUSH", self.names.hour(kind, hour), *names),
             plain("ZADD", self.names.calendar(kind), hour, hour),
@@ -499,7 +451,7 @@ class RedisStore:
         calendar = self.names.calendar(kind)
         while swept < limit:
             hours = talk.call(
-                [plain("ZRANGEBYSCORE", calendar, "-inf", before // _HOUR_MS - 1, "LIMIT", 0, 1)]
+                [plain("ZRANGEBYSCORE", calendar, "-inf", before // HOUR_MS - 1, "LIMIT", 0, 1)]
             )[0]
             if not hours:
                 break
@@ -510,7 +462,7 @@ class RedisStore:
                 continue
             seen = [self.names.seen(name) for name in names]
             if kind == "vectors":
-                talk.call(self._dated("known", hour, names))
+                talk.call(self.dated("known", hour, names))
                 talk.call([self.script.command([name], "strip_vector") for name in seen])
             else:
                 talk.call([plain("DEL", name) for name in seen])

@@ -21,8 +21,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fraud_platform.adapters.lmdb import LmdbStore
 from fraud_platform.adapters.redis import RedisStore
 from fraud_platform.adapters.redis_link import Limits
+from fraud_platform.adapters.redis_load import copy_store
 from fraud_platform.adapters.redis_session import claimed, pack_vector, unpack_vector
 from fraud_platform.adapters.store_bytes import SeenRecord, seen_keys, token
 from fraud_platform.errors import StoreError, TooLateError
@@ -423,31 +425,45 @@ def log_entries(store: RedisStore) -> int:
     return total
 
 
-def test_a_store_that_was_loaded_equals_one_that_observed(stores: Stores) -> None:
+@every_redis
+def test_a_copy_of_an_embedded_store_goes_on_where_that_one_was(
+    stores: Stores, kind: str, tmp_path: Path
+) -> None:
     oracle = Oracle(CONTRACT)
-    past = [
-        transaction(f"t{number}", NOW + number * HOUR, ip_id="i", amount_minor=number) for number in range(60)
-    ]
-    with stores.empty("redis") as address, opened(address) as store:
-        for event in past:
+    with (
+        stores.empty(kind) as address,
+        opened(address) as store,
+        LmdbStore.open(tmp_path / "store", CONTRACT) as source,
+    ):
+        events = [
+            transaction(
+                f"t{number}",
+                NOW + number * 7 * HOUR,
+                card_id=f"c{number % 3}",
+                ip_id="i",
+                amount_minor=number,
+                latitude=1.0 if number % 2 else None,
+                longitude=2.0,
+            )
+            for number in range(160)
+        ]
+        answered = {}
+        for number, event in enumerate(events[:120]):
+            answered[event.transaction_id] = source.observe(event).vector
             oracle.observe(event)
-        for plan in store.engine.plans:
-            state = plan.empty()
-            key = plan.key(past[0])
-            if key is None:
-                continue
-            for event in past:
-                state.remember(event.event_time, store.engine.entry(token, plan, event).place)
-            state.waiting = None
-            store.load_states(plan, [(key, state)])
-            if plan.has_log:
-                entries = [(key, e.transaction_id, store.engine.entry(token, plan, e)) for e in past]
-                store.load_log(plan, entries)
-        store.load_seen((e.transaction_id, SeenRecord(seen_keys(e), e.event_time)) for e in past)
-        event = transaction("next", NOW + 61 * HOUR, ip_id="i")
-        require_equal(CONTRACT, store.observe(event).vector, oracle.observe(event))
-        again = store.observe(past[50])
-        assert again.is_repeat
+            if number % 10 == 9:
+                label = report(f"t{number - 5}", event.event_time + 1)
+                source.learn(label)
+                oracle.learn(label)
+        assert copy_store(source, store) > 120
+        for event in events[100:120]:
+            again = store.observe(event)
+            assert again.is_repeat
+            assert again.vector == answered[event.transaction_id]
+        for event in events[120:]:
+            require_equal(CONTRACT, store.observe(event).vector, oracle.observe(event))
+        with pytest.raises(StoreError, match="copy between stores of one contract"):
+            copy_store(source, RedisStore.open(address.place, load_contract(), namespace="o", limits=PATIENT))
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(allow_nan=False), st.text(), st.integers(0, 9).map(float))))
