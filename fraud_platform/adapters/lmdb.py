@@ -23,7 +23,8 @@ from typing import Any, TypeVar, cast
 import lmdb
 import msgspec
 
-from fraud_platform.adapters.lmdb_session import TABLES, EntryCodec, LmdbSession, token
+from fraud_platform.adapters.lmdb_session import TABLES, LmdbSession
+from fraud_platform.adapters.store_bytes import EntryCodec, token
 from fraud_platform.errors import StoreError, StoreMovedError
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.engine import Engine, Observation

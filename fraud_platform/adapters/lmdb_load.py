@@ -23,7 +23,7 @@ from fraud_platform.adapters import lmdb_bytes as as_bytes
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.lmdb import LmdbStore, finish_move, fresh_store, put_in_place
 from fraud_platform.adapters.lmdb_bytes import Integers, Pairs, Places, Tokens
-from fraud_platform.adapters.lmdb_session import SeenRecord, encode
+from fraud_platform.adapters.store_bytes import SeenRecord, encode
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.engine import LATENESS_MS
 from fraud_platform.features.plan import EntityPlan

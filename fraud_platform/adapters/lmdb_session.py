@@ -15,14 +15,21 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from hashlib import sha256
-from math import isnan, nan
 from typing import Any
 
 import lmdb
-import msgspec
 
+from fraud_platform.adapters.store_bytes import (
+    EntryCodec,
+    SeenRecord,
+    decode_seen,
+    decode_state,
+    decode_vector,
+    encode,
+    key_bytes,
+    seen_keys,
+    token,
+)
 from fraud_platform.features.engine import Engine, Key, Seen, Vector
 from fraud_platform.features.plan import EntityPlan
 from fraud_platform.features.state import FAR, NEVER, Entry, State
@@ -32,39 +39,8 @@ TABLES = ("meta", "keys", "seen", "vectors", "known", "due")
 FORGOTTEN_EACH = 2
 """Expired vectors, transactions and idle keys that one event cleans up: more than it adds."""
 
-_TOKEN_BYTES = 16
-_NO_TOKEN = bytes(_TOKEN_BYTES)
 _MOMENT = struct.Struct(">Q")
 _TRANSACTION, _REPORT = b"\x02", b"\x03"
-
-
-class SeenRecord(msgspec.Struct, array_like=True):
-    """What is kept of a transaction for labels that arrive later: its keys and event_time."""
-
-    keys: tuple[str, str, str | None, str | None, str | None]
-    event_time: int
-    reported_at: int | None = None
-
-
-encode = msgspec.msgpack.Encoder().encode
-decode_state = msgspec.msgpack.Decoder(State).decode
-_decode_seen = msgspec.msgpack.Decoder(SeenRecord).decode
-_decode_vector = msgspec.msgpack.Decoder(Vector).decode
-
-
-@lru_cache(maxsize=1 << 14)
-def token(value: str) -> bytes:
-    """128 bits that stand for a key or value of any length."""
-    return sha256(value.encode()).digest()[:_TOKEN_BYTES]
-
-
-def key_bytes(plan: EntityPlan, key: Key) -> bytes:
-    """The plan's number, then the key's token; columns are joined so that no two keys run together."""
-    return bytes((plan.number,)) + token(joined(key))
-
-
-def joined(key: Key) -> str:
-    return key[0] if len(key) == 1 else "".join([f"{len(part.encode())}:{part}" for part in key])
 
 
 def state_key(prefix: bytes) -> bytes:
@@ -78,46 +54,6 @@ def log_key(prefix: bytes, is_report: bool, moment: int, transaction: bytes) -> 
 def dated(moment: int, name: bytes) -> bytes:
     """A key that sorts by moment."""
     return _MOMENT.pack(moment) + name
-
-
-def seen_keys(transaction: Transaction) -> tuple[str, str, str | None, str | None, str | None]:
-    return (
-        transaction.card_id,
-        transaction.merchant_id,
-        transaction.customer_id,
-        transaction.device_id,
-        transaction.ip_id,
-    )
-
-
-class EntryCodec:
-    """An entry's bytes for one plan: amount, then the place, then a token for each distinct column."""
-
-    def __init__(self, plan: EntityPlan) -> None:
-        self._has_place = plan.has_place
-        self._columns = len(plan.distinct_columns)
-        self._layout = struct.Struct("<q" + "dd" * plan.has_place + f"{_TOKEN_BYTES}s" * self._columns)
-
-    def pack(self, entry: Entry) -> bytes:
-        fields: list[object] = [entry.amount_minor]
-        if self._has_place:
-            fields += entry.place[1:] if entry.place else (nan, nan)
-        fields += [value or _NO_TOKEN for value in entry.values]
-        return self._layout.pack(*fields)
-
-    def unpack(self, moment: int, data: bytes) -> Entry:
-        if not data:
-            return Entry(moment)
-        fields = self._layout.unpack(data)
-        place = None
-        if self._has_place and not isnan(fields[1]):
-            place = (moment, fields[1], fields[2])
-        if not self._columns:
-            return Entry(moment, fields[0], place)
-        values = fields[-self._columns :]
-        if _NO_TOKEN in values:
-            values = tuple([None if value == _NO_TOKEN else value for value in values])
-        return Entry(moment, fields[0], place, values)
 
 
 class LmdbKeySession:
@@ -262,21 +198,13 @@ class LmdbSession:
         data = self.txn.get(name, db=self.tables["seen"])
         if data is None:
             return None
-        record = _decode_seen(data)
+        record = decode_seen(data)
         vector = self.txn.get(dated(record.event_time, name), db=self.tables["vectors"])
-        card, merchant, customer, device, ip = record.keys
-        keys = Transaction(
-            transaction_id=transaction_id,
-            event_time=record.event_time,
-            amount_minor=0,
-            currency="",
-            card_id=card,
-            merchant_id=merchant,
-            customer_id=customer,
-            device_id=device,
-            ip_id=ip,
+        return Seen(
+            None if vector is None else decode_vector(vector),
+            record.transaction(transaction_id),
+            record.reported_at,
         )
-        return Seen(None if vector is None else _decode_vector(vector), keys, record.reported_at)
 
     def save_vector(self, transaction: Transaction, vector: Vector) -> None:
         moment, name = transaction.event_time, token(transaction.transaction_id)
@@ -291,7 +219,7 @@ class LmdbSession:
 
     def mark_reported(self, transaction_id: str, known_at: int) -> None:
         name = token(transaction_id)
-        record = _decode_seen(self.txn.get(name, b"", db=self.tables["seen"]))
+        record = decode_seen(self.txn.get(name, b"", db=self.tables["seen"]))
         record.reported_at = known_at
         self.txn.put(name, encode(record), db=self.tables["seen"])
 

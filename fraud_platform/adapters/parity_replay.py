@@ -32,7 +32,13 @@ from fraud_platform.settings import Settings
 
 COMPARED = ("ingest.transactions", "ingest.labels", "features.transaction_features")
 PACKAGE = Path(__file__).resolve().parent.parent
-SERVED_BY = ("features/*.py", "adapters/lmdb*.py", "adapters/duckdb_load.py", "schema.py")
+SERVED_BY = (
+    "features/*.py",
+    "adapters/lmdb*.py",
+    "adapters/store_bytes.py",
+    "adapters/duckdb_load.py",
+    "schema.py",
+)
 """The sources that decide what is served; all of features/, since too often is better than too seldom."""
 
 Progress = Callable[[str], None]

@@ -17,7 +17,7 @@ from fraud_platform.adapters import duckdb_load as source
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.go_live import logged_events, once
 from fraud_platform.adapters.lmdb import LmdbStore, in_flight
-from fraud_platform.adapters.lmdb_session import decode_state, token
+from fraud_platform.adapters.store_bytes import decode_state, token
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.plan import EntityPlan
 from fraud_platform.schema import LabelEvent, Transaction

@@ -70,7 +70,14 @@ def counts_every_event_once(
     return dg.AssetCheckResult(
         passed=audit.is_whole,
         description=str(audit),
-        metadata=msgspec.to_builtins(audit) | {"said": str(audit)},
+        metadata={
+            "keys": audit.keys,
+            "transactions": audit.transactions,
+            "reports": audit.reports,
+            "differing": audit.differing,
+            "differences": list(audit.differences),
+            "said": str(audit),
+        },
     )
 
 

@@ -2,12 +2,12 @@
 
 Belongs here: what an event means for each entity, ties, late events, repeated ids, fraud reports, and what
 may be forgotten. Does not belong here: bytes on disk or on a wire; a store implements `Session` and
-`KeySession` (adapters/lmdb_session.py).
+`KeySession` (adapters/lmdb_session.py, adapters/redis_session.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -189,8 +189,20 @@ class Engine:
             plan.advance(state, settled, log)
         is_whole = self._trim(plan, log, state)
         if not is_whole or max(state.last, state.last_report) >= state.log_from:
-            self._schedule(plan, log, state, moment if not is_whole else NEVER)
+            self.schedule(plan, log, state, moment if not is_whole else NEVER)
         log.save(state)
+
+    @staticmethod
+    def entry(token: Callable[[str], bytes], plan: EntityPlan, transaction: Transaction) -> Entry:
+        """The line of the key's log that the transaction becomes."""
+        place: KnownPlace | None = None
+        if plan.has_place and transaction.latitude is not None and transaction.longitude is not None:
+            place = (transaction.event_time, transaction.latitude, transaction.longitude)
+        if not plan.distinct_columns:
+            return Entry(transaction.event_time, transaction.amount_minor, place)
+        values = [getattr(transaction, column) for column in plan.distinct_columns]
+        tokens = tuple([token(value) if value else None for value in values])
+        return Entry(transaction.event_time, transaction.amount_minor, place, tokens)
 
     def _observe_key(
         self,
@@ -209,7 +221,7 @@ class Engine:
         else:
             plan.advance(state, now.time, log)
             plan.read(state, now, vector)
-        transaction_id, entry = transaction.transaction_id, self._entry(session, plan, transaction)
+        transaction_id, entry = transaction.transaction_id, self.entry(session.token, plan, transaction)
         left = plan.take(state, entry, log)
         if plan.has_moments_only:
             transaction_id, entry = "", Entry(left)
@@ -220,7 +232,7 @@ class Engine:
             ):
                 self._trim(plan, log, state)
             if not state.is_due:
-                self._schedule(plan, log, state)
+                self.schedule(plan, log, state)
         log.save(state)
         return is_late
 
@@ -229,13 +241,7 @@ class Engine:
         """The key's State as of an earlier moment; windows that lie behind it catch up first."""
         moment = transaction.event_time
         if moment - plan.reach <= max(state.trimmed_last, state.trimmed_report):
-            raise TooLateError(
-                f"transaction {transaction.transaction_id!r}: event_time {moment} is too late: of its "
-                f"{plan.name} the log is needed from {moment - plan.reach} on, and was trimmed up to "
-                f"{max(state.trimmed_last, state.trimmed_report)}; what is at most "
-                f"{LATENESS_MS // 3_600_000} h behind the newest event is answered exactly: send events in "
-                f"time, or rebuild the store with them"
-            )
+            raise too_late(plan, state, transaction)
         if state.moment < moment:
             plan.advance(state, moment, log)
         return as_of(plan, state, moment, log)
@@ -252,7 +258,7 @@ class Engine:
             state.trimmed_report = max(state.trimmed_report, event.known_at)
         plan.take_report(state, event.known_at)
         if not state.is_due:
-            Engine._schedule(plan, log, state)
+            Engine.schedule(plan, log, state)
         log.save(state)
 
     @staticmethod
@@ -271,19 +277,19 @@ class Engine:
         return is_whole
 
     @staticmethod
-    def _schedule(plan: EntityPlan, log: KeySession, state: State, moment: int = NEVER) -> None:
-        """Looks after the key when all of its log is too old to count, or at `moment`."""
+    def schedule(plan: EntityPlan, log: KeySession, state: State, moment: int = NEVER) -> None:
+        """Has the key looked after when all of its log is too old to count, or at `moment`."""
         newest = max(state.last, state.last_report)
         log.schedule(moment if moment != NEVER else newest + plan.reach + 2 * LATENESS_MS)
         state.is_due = True
 
-    @staticmethod
-    def _entry(session: Session, plan: EntityPlan, transaction: Transaction) -> Entry:
-        place: KnownPlace | None = None
-        if plan.has_place and transaction.latitude is not None and transaction.longitude is not None:
-            place = (transaction.event_time, transaction.latitude, transaction.longitude)
-        if not plan.distinct_columns:
-            return Entry(transaction.event_time, transaction.amount_minor, place)
-        values = [getattr(transaction, column) for column in plan.distinct_columns]
-        tokens = tuple([session.token(value) if value else None for value in values])
-        return Entry(transaction.event_time, transaction.amount_minor, place, tokens)
+
+def too_late(plan: EntityPlan, state: State, transaction: Transaction) -> TooLateError:
+    """The error for an event whose windows reach back to what the key's log no longer holds."""
+    moment = transaction.event_time
+    return TooLateError(
+        f"transaction {transaction.transaction_id!r}: event_time {moment} is too late: of its {plan.name} "
+        f"the log is needed from {moment - plan.reach} on, and was trimmed up to "
+        f"{max(state.trimmed_last, state.trimmed_report)}; what is at most {LATENESS_MS // 3_600_000} h "
+        "behind the newest event is answered exactly: send events in time, or rebuild the store with them"
+    )

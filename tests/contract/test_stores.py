@@ -23,6 +23,7 @@ def feature_stores() -> set[type[Any]]:
         for module in [import_module(found.name) for found in modules]
         for value in vars(module).values()
         if isinstance(value, type) and value.__module__ == module.__name__ and set(dir(value)) >= ASKED
+        if not getattr(value, "_is_protocol", False)
     }
 
 

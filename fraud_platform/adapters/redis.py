@@ -1,0 +1,492 @@
+"""The online store for several machines: Redis 7 or Valkey, one server or a cluster.
+
+Belongs here: the messages of a decision and of a report, in order, and what is forgotten. Does not belong
+here: bytes and names (redis_session.py), what happens inside the server (redis_script.lua), connections
+(redis_link.py), what an event means (features/engine.py).
+
+A decision waits for one answer of a single server: its script claims the id, takes the event down for every
+key and hands out what the engine needs, in one atomic step. On a cluster the id is claimed first, so that it
+counts once whatever keys it comes with, and the keys follow: two waits, each for all nodes at once. What came
+out is sent before `observe` returns, and nobody waits for it: where it is lost, the next visitor computes it
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import sleep
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from fraud_platform.adapters.redis_link import Command, Limits, Link, Talk, plain
+from fraud_platform.adapters.redis_session import (
+    Known,
+    Names,
+    RedisKeySession,
+    RedisSession,
+    ReportSession,
+    claimed,
+    known,
+    pack_vector,
+    script,
+)
+from fraud_platform.adapters.store_bytes import EntryCodec, SeenRecord, key_bytes, seen_keys, token
+from fraud_platform.errors import StoreError, TooLateError
+from fraud_platform.features.contract import FeatureContract
+from fraud_platform.features.engine import LATENESS_MS, Engine, Observation, too_late
+from fraud_platform.features.plan import EntityPlan
+from fraud_platform.features.state import NEVER
+from fraud_platform.schema import LabelEvent, Transaction
+
+FORMAT = "1"
+BATCH_EVENTS = 32
+"""Events of a replay that are under way at the same time."""
+BATCH_COMMANDS = 1000
+"""Commands of a bulk load that are sent at once."""
+CLAIM_STEP_S = 0.002
+"""Between two looks at an event that someone else is at work on."""
+SWEEP_EVERY = 16
+"""Decisions between two sweeps: often and little, so that no decision meets a long one."""
+SWEEP_KEYS = 4 * SWEEP_EVERY
+"""Vectors, transactions and keys that one sweep cleans up at the most, each: more than was added."""
+
+HOUR_MS = 3_600_000
+
+Visit = tuple[EntityPlan, bytes, bytes]
+"""A plan, a key's name, and the entry that the event becomes in it."""
+
+
+class RedisStore:
+    """A FeatureStore in Redis. Raises StoreError where it cannot be reached or holds another contract.
+
+    `observe` may be called by several threads and processes at once. An event whose call failed can be sent
+    again: it counts once.
+    """
+
+    def __init__(
+        self, url: str, contract: FeatureContract, *, namespace: str = "fraud", limits: Limits | None = None
+    ) -> None:
+        self.url = url
+        self.contract = contract
+        self.engine = Engine(contract)
+        self.names = Names(namespace)
+        self.codecs = {plan.number: EntryCodec(plan) for plan in self.engine.plans}
+        self.script = script(self.engine)
+        self.link = Link(url, limits or Limits())
+        self._sweeper: ThreadPoolExecutor | None = None
+        self._sweep: Future[int] | None = None
+        self._observed = 0
+        self._claim()
+
+    @classmethod
+    def open(
+        cls, url: str, contract: FeatureContract, *, namespace: str = "fraud", limits: Limits | None = None
+    ) -> RedisStore:
+        """An existing or a new store. `namespace` keeps several stores of one server apart."""
+        return cls(url, contract, namespace=namespace, limits=limits)
+
+    def observe(self, transaction: Transaction) -> Observation:
+        with self.link.talk() as talk:
+            observation = self._observe(talk, [transaction], {})[0]
+        self._observed += 1
+        if self._observed % SWEEP_EVERY == 0:
+            self._sweep_beside(transaction.event_time)
+        return _raised(observation)
+
+    def observe_all(self, events: Iterable[Transaction | LabelEvent]) -> Iterator[Observation | None]:
+        """Events in the order of the timeline, many under way at once: for replays. None for label events."""
+        batch: list[Transaction] = []
+        swept = 0
+        for event in events:
+            if isinstance(event, Transaction):
+                batch.append(event)
+                if len(batch) < BATCH_EVENTS:
+                    continue
+            yield from self._observed_batch(batch)
+            swept += len(batch)
+            batch.clear()
+            if isinstance(event, LabelEvent):
+                self.learn(event)
+                yield None
+            elif swept >= SWEEP_EVERY:
+                self.sweep(event.event_time)
+                swept = 0
+        yield from self._observed_batch(batch)
+
+    def learn(self, event: LabelEvent) -> bool:
+        """Order does not matter, and an event that is sent again repairs what a crash has left undone."""
+        with self.link.talk() as talk:
+            name = self.names.seen(token(event.transaction_id))
+            data = talk.call([plain("GET", name)])[0]
+            session = ReportSession(None if data is None else known(data).seen(event.transaction_id))
+            if not self.engine.learn(session, event):
+                return False
+            arrivals = []
+            for key in session.keys:
+                replaced = "" if key.replaced is None else key.replaced
+                arguments = "report", token(event.transaction_id), event.known_at, replaced
+                arrivals.append(self.script.command(self.names.entity(key.name), *arguments))
+                if key.due != NEVER:
+                    arrivals.append(plain("ZADD", self.names.due, "NX", key.due, key.name))
+            talk.call(arrivals)
+            return bool(talk.call([self.script.command([name], "mark_reported", event.known_at)])[0])
+
+    def seen(self, transaction_id: str) -> bool:
+        """Whether the transaction has been observed or loaded."""
+        with self.link.talk() as talk:
+            return bool(talk.call([plain("EXISTS", self.names.seen(token(transaction_id)))])[0])
+
+    def meta(self, name: str) -> str | None:
+        with self.link.talk() as talk:
+            data = talk.call([plain("HGET", self.names.meta, name)])[0]
+        return None if data is None else str(data, "utf-8")
+
+    def set_meta(self, name: str, value: str) -> None:
+        with self.link.talk() as talk:
+            talk.call([plain("HSET", self.names.meta, name, value)])
+
+    def sweep(self, moment: int, limit: int = SWEEP_KEYS) -> int:
+        """Forgets what no event at `moment` (ms) or later can need, `limit` of each kind at the most: logs of
+        idle keys, vectors, transactions. How many it looked at."""
+        with self.link.talk() as talk:
+            swept = self._sweep_keys(talk, moment, limit)
+            for kind, age in (
+                ("vectors", self.engine.retention_ms),
+                ("known", self.contract.report_horizon_ms),
+            ):
+                swept += self._sweep_hours(talk, kind, moment - age, limit)
+        return swept
+
+    def flush(self) -> None:
+        """Waits until a sweep that is under way is done. What was sent is with the server already."""
+        if self._sweep is not None:
+            self._sweep.result()
+
+    def close(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.shutdown()
+        self.link.close()
+
+    def __enter__(self) -> RedisStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def load(self, commands: Iterable[Command]) -> int:
+        """Sends many commands, for a bulk load into a store that nobody uses yet; how many there were."""
+        loaded = 0
+        batch: list[Command] = []
+        with self.link.talk() as talk:
+            for command in commands:
+                batch.append(command)
+                if len(batch) == BATCH_COMMANDS:
+                    talk.call(batch)
+                    loaded += len(batch)
+                    batch.clear()
+            talk.call(batch)
+        return loaded + len(batch)
+
+    # A decision
+
+    def _observed_batch(self, batch: Sequence[Transaction]) -> Iterator[Observation]:
+        if not batch:
+            return
+        with self.link.talk() as talk:
+            observations = self._observe(talk, batch, {})
+        for observation in observations:
+            yield _raised(observation)
+
+    def _observe(
+        self, talk: Talk, batch: Sequence[Transaction], latest: dict[bytes, RedisKeySession]
+    ) -> list[Observation | TooLateError]:
+        """Answers in order. Of a key that several events visit, the last visit tells what came out."""
+        visits = [self._visits(transaction) for transaction in batch]
+        arrive = self._arrive_on_cluster if self.link.is_cluster else self._arrive
+        arrivals = arrive(talk, batch, visits)
+        answered: dict[str, Observation] = {}
+        outcome: list[Command] = []
+        observations: list[Observation | TooLateError] = []
+        for transaction, visited, (kind, *found) in zip(batch, visits, arrivals, strict=True):
+            transaction_id = transaction.transaction_id
+            if kind == b"late":
+                observations.append(self._refused(transaction, visited, found))
+                continue
+            if kind == b"seen" and transaction_id in answered:
+                observations.append(Observation(answered[transaction_id].vector, is_repeat=True))
+                continue
+            if kind == b"seen":
+                observations.append(self._repeated(talk, transaction, found[0], latest))
+                continue
+            observation, keys, vector = self._answer(transaction, visited, found, has_arrived=True)
+            outcome += self._kept(transaction.event_time, transaction_id, vector)
+            latest.update(keys)
+            answered[transaction_id] = observation
+            observations.append(observation)
+        talk.post(outcome + self._outcome(latest.values()))
+        return observations
+
+    def _visits(self, transaction: Transaction) -> list[Visit]:
+        visits = []
+        name = token(transaction.transaction_id)
+        for plan in self.engine.plans:
+            key = plan.key(transaction)
+            if key is not None:
+                entry = self.engine.entry(token, plan, transaction)
+                visits.append((plan, key_bytes(plan, key), name + self.codecs[plan.number].pack(entry)))
+        return visits
+
+    def _arrive(self, talk: Talk, batch: Sequence[Transaction], visits: Sequence[list[Visit]]) -> list[Any]:
+        """One atomic step for each event: claims its id and takes it down, or tells what is known of it."""
+        return talk.call(
+            [
+                self._arrival("event", each, visited, self.names.seen(token(each.transaction_id)))
+                for each, visited in zip(batch, visits, strict=True)
+            ]
+        )
+
+    def _arrive_on_cluster(
+        self, talk: Talk, batch: Sequence[Transaction], visits: Sequence[list[Visit]]
+    ) -> list[Any]:
+        """First the ids, and whether an event comes too late for a key; then the events that may go on."""
+        answers = self._claimed(talk, batch, visits)
+        going = [place for place, answer in enumerate(answers) if answer is None]
+        commands = [
+            self._arrival("event", batch[place], [visit]) for place in going for visit in visits[place]
+        ]
+        replies = iter(talk.call(commands))
+        for place in going:
+            found = [next(replies) for _ in visits[place]]
+            late = [(number, *reply[2:]) for number, reply in enumerate(found) if reply[0] == b"late"]
+            if any(reply[0] == b"there" for reply in found):
+                name = self.names.seen(token(batch[place].transaction_id))
+                answers[place] = [b"seen", talk.call([plain("GET", name)])[0]]
+            else:
+                answers[place] = [b"late", *late[0]] if late else [b"new", *(reply[1] for reply in found)]
+        return answers
+
+    def _claimed(self, talk: Talk, batch: Sequence[Transaction], visits: Sequence[list[Visit]]) -> list[Any]:
+        """Of each event None where it is new and may go on."""
+        commands = []
+        for transaction, visited in zip(batch, visits, strict=True):
+            name = self.names.seen(token(transaction.transaction_id))
+            commands.append(self.script.command([name], "claim", claimed(_record(transaction))))
+            commands += [self._arrival("peek", transaction, [visit]) for visit in visited]
+        replies = iter(talk.call(commands))
+        answers: list[Any] = []
+        refused = []
+        for transaction, visited in zip(batch, visits, strict=True):
+            seen, peeks = next(replies), [next(replies) for _ in visited]
+            late = [(number, *reply[2:]) for number, reply in enumerate(peeks) if reply[0] == b"late"]
+            if seen is not None:
+                answers.append([b"seen", seen])
+            elif late:
+                answers.append([b"late", *late[0]])
+                name = self.names.seen(token(transaction.transaction_id))
+                refused.append(self.script.command([name], "unclaim"))
+            else:
+                answers.append(None)
+        talk.call(refused)
+        return answers
+
+    def _arrival(
+        self, mode: str, transaction: Transaction, visits: Iterable[Visit], seen: bytes | None = None
+    ) -> Command:
+        keys: list[bytes] = [] if seen is None else [seen]
+        record = b"" if seen is None else claimed(_record(transaction))
+        arguments: list[bytes | str | int] = [mode, transaction.event_time, record]
+        for plan, name, entry in visits:
+            keys += self.names.entity(name)
+            arguments += (plan.number, entry)
+        return self.script.command(keys, *arguments)
+
+    def _answer(
+        self,
+        transaction: Transaction,
+        visits: Sequence[Visit],
+        replies: Sequence[bytes],
+        *,
+        has_arrived: bool,
+        session_seen: Any = None,
+    ) -> tuple[Observation, dict[bytes, RedisKeySession], bytes]:
+        keys = {
+            name: RedisKeySession(plan, self.codecs[plan.number], name, reply, has_arrived)
+            for (plan, name, _), reply in zip(visits, replies, strict=True)
+        }
+        session = RedisSession(keys, session_seen)
+        observation = self.engine.observe(session, transaction)
+        return observation, keys, pack_vector(observation.vector)
+
+    def _repeated(
+        self, talk: Talk, transaction: Transaction, data: bytes, latest: dict[bytes, RedisKeySession]
+    ) -> Observation | TooLateError:
+        """What was answered before; without it the answer as of its time, from the log. Where whoever claimed
+        the id died before it reached every key, it is taken down there now."""
+        found = self._awaited(talk, transaction.transaction_id, known(data))
+        if found.vector is not None:
+            return Observation(found.vector, is_repeat=True)
+        transaction = msgspec.structs.replace(transaction, event_time=found.record.event_time)
+        if found.is_claimed:
+            card, merchant, customer, device, ip = found.record.keys
+            transaction = msgspec.structs.replace(
+                transaction,
+                card_id=card,
+                merchant_id=merchant,
+                customer_id=customer,
+                device_id=device,
+                ip_id=ip,
+            )
+        visits = self._visits(transaction)
+        mode = "repair" if found.is_claimed else "repeat"
+        replies = talk.call([self._arrival(mode, transaction, [visit]) for visit in visits])
+        for number, reply in enumerate(replies):
+            if reply[0] == b"late":
+                return self._refused(transaction, visits, [number, *reply[2:]])
+        observation, keys, vector = self._answer(
+            transaction,
+            visits,
+            [reply[1] for reply in replies],
+            has_arrived=False,
+            session_seen=found.seen(transaction.transaction_id),
+        )
+        latest.update(keys)
+        if not found.is_claimed:
+            return observation
+        name = token(transaction.transaction_id)
+        commands = [
+            self.script.command([self.names.seen(name)], "keep_vector", vector, "told"),
+            *self.dated("vectors", transaction.event_time // HOUR_MS, [name]),
+        ]
+        kept = known(talk.call(commands)[0]).vector
+        return observation if kept is None else Observation(kept, is_repeat=True)
+
+    def _awaited(self, talk: Talk, transaction_id: str, found: Known) -> Known:
+        """What is known of a transaction, once whoever claimed it has told its answer or had the time to."""
+        name = self.names.seen(token(transaction_id))
+        waited_s = 0.0
+        while found.is_claimed and waited_s < self.link.limits.claim_s:
+            sleep(CLAIM_STEP_S)
+            waited_s += CLAIM_STEP_S
+            data = talk.call([plain("GET", name)])[0]
+            if data is not None:
+                found = known(data)
+        return found
+
+    def _refused(
+        self, transaction: Transaction, visits: Sequence[Visit], found: Sequence[Any]
+    ) -> TooLateError:
+        number, reply = found
+        plan, name, _ = visits[int(number)]
+        key = RedisKeySession(plan, self.codecs[plan.number], name, reply, has_arrived=False)
+        return too_late(plan, key.state() or plan.empty(), transaction)
+
+    def _kept(self, event_time: int, transaction_id: str, vector: bytes) -> list[Command]:
+        name = token(transaction_id)
+        return [
+            self.script.command([self.names.seen(name)], "keep_vector", vector),
+            *self.dated("vectors", event_time // HOUR_MS, [name]),
+        ]
+
+    def dated(self, kind: str, hour: int, names: Sequence[bytes]) -> list[Command]:
+        return [
+            plain("RPUSH", self.names.hour(kind, hour), *names),
+            plain("ZADD", self.names.calendar(kind), hour, hour),
+        ]
+
+    def _outcome(self, keys: Iterable[RedisKeySession]) -> list[Command]:
+        """What came out, to be written where nobody else was faster."""
+        saved = [key for key in keys if key.saved is not None]
+        due = [plain("ZADD", self.names.due, key.due, key.name) for key in saved if key.due is not None]
+        together = [saved] if not self.link.is_cluster and saved else [[key] for key in saved]
+        return due + [
+            self.script.command(
+                [name for key in group for name in self.names.entity(key.name)],
+                "settle",
+                *(argument for key in group for argument in key.outcome()),
+            )
+            for group in together
+        ]
+
+    # What is forgotten
+
+    def _sweep_beside(self, moment: int) -> None:
+        """In a thread of its own: no decision waits for it. What one sweep leaves, the next one takes."""
+        if self._sweep is not None and not self._sweep.done():
+            return
+        failure = None if self._sweep is None else self._sweep.exception()
+        if failure is not None and not isinstance(failure, StoreError):
+            raise failure
+        if self._sweeper is None:
+            self._sweeper = ThreadPoolExecutor(1, "online-store-sweep")
+        self._sweep = self._sweeper.submit(self.sweep, moment)
+
+    def _sweep_keys(self, talk: Talk, moment: int, limit: int) -> int:
+        again = moment + LATENESS_MS
+        names = talk.call([self.script.command([self.names.due], "due", moment, limit, again)])[0]
+        settled = moment - LATENESS_MS
+        replies = talk.call(
+            [self.script.command(self.names.entity(name), "visit", name[0], settled) for name in names]
+        )
+        for name, reply in zip(names, replies, strict=True):
+            plan = self.engine.plan(name[0])
+            key = RedisKeySession(plan, self.codecs[plan.number], name, reply, has_arrived=False)
+            self.engine.settle(plan, key, moment)
+            if key.saved is None:
+                talk.call([plain("ZREM", self.names.due, name)])
+                continue
+            # Taken off before it is settled, so that a schedule that follows is not lost.
+            commands = [] if key.due is not None else [plain("ZREM", self.names.due, name)]
+            is_settled = talk.call(commands + self._outcome([key]))[-1]
+            if not is_settled:
+                talk.call([plain("ZADD", self.names.due, again, name)])
+        return len(names)
+
+    def _sweep_hours(self, talk: Talk, kind: str, before: int, limit: int) -> int:
+        swept = 0
+        calendar = self.names.calendar(kind)
+        while swept < limit:
+            hours = talk.call(
+                [plain("ZRANGEBYSCORE", calendar, "-inf", before // HOUR_MS - 1, "LIMIT", 0, 1)]
+            )[0]
+            if not hours:
+                break
+            hour = int(hours[0])
+            names = talk.call([plain("LPOP", self.names.hour(kind, hour), limit - swept)])[0]
+            if not names:
+                talk.call([plain("ZREM", calendar, hour)])
+                continue
+            seen = [self.names.seen(name) for name in names]
+            if kind == "vectors":
+                talk.call(self.dated("known", hour, names))
+                talk.call([self.script.command([name], "strip_vector") for name in seen])
+            else:
+                talk.call([plain("DEL", name) for name in seen])
+            swept += len(names)
+        return swept
+
+    def _claim(self) -> None:
+        wanted = {"format": FORMAT, "contract": self.contract.hash}
+        with self.link.talk() as talk:
+            for name, value in wanted.items():
+                talk.call([plain("HSETNX", self.names.meta, name, value)])
+                found = str(talk.call([plain("HGET", self.names.meta, name)])[0], "utf-8")
+                if found != value:
+                    raise StoreError(
+                        f"online store {self.link.name}: its {name} is {found[:12]}, wanted is {value[:12]}; "
+                        "rebuild it from the warehouse (asset features/online_store), or choose a namespace"
+                    )
+
+
+def _record(transaction: Transaction) -> SeenRecord:
+    return SeenRecord(seen_keys(transaction), transaction.event_time)
+
+
+def _raised(observation: Observation | TooLateError) -> Observation:
+    if isinstance(observation, TooLateError):
+        raise observation
+    return observation

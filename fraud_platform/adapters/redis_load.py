@@ -1,0 +1,89 @@
+"""Fills an online store on Redis from one on LMDB, which is filled from the warehouse (lmdb_load.py).
+
+Belongs here: the same state in the other's keys. Does not belong here: how a key is laid out
+(lmdb_session.py, redis_session.py).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
+
+import lmdb
+
+from fraud_platform.adapters.lmdb import LmdbStore
+from fraud_platform.adapters.redis import HOUR_MS, RedisStore
+from fraud_platform.adapters.redis_link import Command, plain
+from fraud_platform.adapters.redis_session import claimed, head, pack_vector, waiting_names
+from fraud_platform.adapters.store_bytes import TOKEN_BYTES, decode_seen, decode_state, decode_vector, encode
+from fraud_platform.errors import StoreError
+
+AT_ONCE = 200
+"""Entries of one key that one command carries at the most."""
+
+_MOMENT = struct.Struct(">Q")
+_NAME_BYTES = 1 + TOKEN_BYTES
+_STATE, _COUNTER, _TRANSACTION, _REPORT = range(4)
+
+
+def copy_store(source: LmdbStore, target: RedisStore) -> int:
+    """Everything that `source` knows, into a new store that nobody uses yet; how many commands it took.
+
+    Raises StoreError where the contracts differ. One that was interrupted is done again from the beginning.
+    """
+    if source.contract.hash != target.contract.hash:
+        raise StoreError(
+            f"online store {target.link.name}: its contract is {target.contract.hash[:12]}, that of "
+            f"{source.path} {source.contract.hash[:12]}; copy between stores of one contract"
+        )
+    with source.snapshot() as txn:
+        sent = target.load(_keys(source, target, txn)) + target.load(_transactions(source, target, txn))
+        watermark = txn.get(b"watermark", db=source.tables["meta"])
+    if watermark is not None:
+        target.set_meta("watermark", bytes(watermark).decode())
+    return sent
+
+
+def _keys(source: LmdbStore, target: RedisStore, txn: lmdb.Transaction) -> Iterator[Command]:
+    rows = ((bytes(name), bytes(data)) for name, data in txn.cursor(db=source.tables["keys"]))
+    for (entity, kind), lines in groupby(rows, key=lambda row: (row[0][:_NAME_BYTES], row[0][_NAME_BYTES])):
+        state, _, transactions, reports, counters = target.names.entity(entity)
+        rest = ((name[_NAME_BYTES + 1 :], data) for name, data in lines)
+        if kind == _STATE:
+            yield from (_snapshot(state, data) for _, data in rest)
+        elif kind == _COUNTER:
+            yield from _in_parts("HSET", counters, rest)
+        elif kind == _TRANSACTION:
+            yield from _in_parts("ZADD", transactions, ((_moment(n), n[8:] + data) for n, data in rest))
+        elif kind == _REPORT:
+            yield from _in_parts("ZADD", reports, ((_moment(name), name[8:]) for name, _ in rest))
+    for name, _ in txn.cursor(db=source.tables["due"]):
+        yield plain("ZADD", target.names.due, _moment(bytes(name)), bytes(name)[8:])
+
+
+def _snapshot(name: bytes, data: bytes) -> Command:
+    state = decode_state(data)
+    return plain("HSET", name, "v", 1, "h", head(state), "w", waiting_names(state), "s", encode(state))
+
+
+def _in_parts(command: str, name: bytes, pairs: Iterable[tuple[bytes | int, bytes]]) -> Iterator[Command]:
+    waiting = iter(pairs)
+    while part := list(islice(waiting, AT_ONCE)):
+        yield plain(command, name, *(value for pair in part for value in pair))
+
+
+def _transactions(source: LmdbStore, target: RedisStore, txn: lmdb.Transaction) -> Iterator[Command]:
+    vectors = source.tables["vectors"]
+    for name, data in txn.cursor(db=source.tables["seen"]):
+        record, transaction = decode_seen(bytes(data)), bytes(name)
+        vector = txn.get(_MOMENT.pack(record.event_time) + transaction, db=vectors)
+        state, packed = (b"k", b"") if vector is None else (b"v", pack_vector(decode_vector(vector)))
+        yield plain("SET", target.names.seen(transaction), claimed(record, state) + packed)
+        kind = "known" if vector is None else "vectors"
+        yield from target.dated(kind, record.event_time // HOUR_MS, [transaction])
+
+
+def _moment(name: bytes) -> int:
+    moment: int = _MOMENT.unpack_from(name)[0]
+    return moment

@@ -1,0 +1,460 @@
+"""What one event reads and writes of the Redis store, and the bytes of it.
+
+Belongs here: names of keys, records, and the engine's session over what one round trip has fetched. Does not
+belong here: connections (redis_link.py), the order of messages (redis.py), what an event means
+(features/engine.py).
+
+A key's State is a snapshot after its first `version` arrivals; what has arrived since waits in a list, in
+order, and whoever visits the key takes it in. So the script only takes arrivals down and hands out what lies
+between the snapshot and the event, atomically; the outcome is written later, where nobody else was faster.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from math import copysign
+from typing import NamedTuple
+
+import msgspec
+
+from fraud_platform.adapters.redis_link import Script
+from fraud_platform.adapters.store_bytes import (
+    NO_TOKEN,
+    TOKEN_BYTES,
+    EntryCodec,
+    SeenRecord,
+    decode_seen,
+    decode_state,
+    encode,
+    key_bytes,
+    token,
+)
+from fraud_platform.features.engine import LATENESS_MS, TRIM_ENTRIES, Engine, Key, Seen, Vector
+from fraud_platform.features.plan import EntityPlan
+from fraud_platform.features.state import FAR, NEVER, WAITING_MAX, Entry, State
+from fraud_platform.schema import Transaction
+
+EVERYTHING = [(0, 1 << 62)]
+
+_REPLY = struct.Struct("<ddd9I")
+_MOMENT = struct.Struct("<d")
+_SPAN = struct.Struct("<dd")
+_KNOWN = struct.Struct("<cdH")
+_EXACT = 1 << 53
+
+
+def script(engine: Engine) -> Script:
+    """The script, with the shape of each plan in front of it."""
+    plans = ", ".join(f"[{plan.number}] = {_shape(plan)}" for plan in engine.plans)
+    text = resources.files("fraud_platform.adapters").joinpath("redis_script.lua").read_text("utf-8")
+    limits = f"local LATENESS, TRIM, WAITING_MAX = {LATENESS_MS}, {TRIM_ENTRIES}, {WAITING_MAX}\n"
+    return Script(f"{limits}local PLANS = {{{plans}}}\n{text}")
+
+
+def _shape(plan: EntityPlan) -> str:
+    return (
+        f"{{log = {_lua(plan.has_log)}, place = {_lua(plan.has_place)}, "
+        f"columns = {len(plan.distinct_columns)}, values = {TOKEN_BYTES + 8 + 16 * plan.has_place + 1}, "
+        f"reach = {plan.reach}, stride = {plan.stride}, "
+        f"windows = {{{', '.join(map(str, plan.windows))}}}, "
+        f"reports = {{{', '.join(map(str, plan.report_windows))}}}}}"
+    )
+
+
+def _lua(value: bool) -> str:
+    return "true" if value else "false"
+
+
+class Names:
+    """Redis keys of one store. The braces keep an entity's key in one slot of a cluster."""
+
+    def __init__(self, namespace: str) -> None:
+        self._prefix = namespace.encode() + b":"
+        self.meta = self._prefix + b"meta"
+        self.due = self._prefix + b"due"
+
+    def entity(self, name: bytes) -> tuple[bytes, ...]:
+        base = b"%b{%b}:" % (self._prefix, name.hex().encode())
+        return base + b"s", base + b"p", base + b"t", base + b"r", base + b"d"
+
+    def seen(self, transaction: bytes) -> bytes:
+        return self._prefix + b"x:" + transaction
+
+    def calendar(self, kind: str) -> bytes:
+        """The hours that have a list of their own: `vectors` or `known`."""
+        return self._prefix + kind.encode()
+
+    def hour(self, kind: str, hour: int) -> bytes:
+        return self._prefix + f"{kind}:{hour}".encode()
+
+
+def claimed(record: SeenRecord, state: bytes = b"c") -> bytes:
+    """What is known of a transaction: c claimed, k known only; its vector is put behind it."""
+    data = encode(SeenRecord(record.keys, record.event_time))
+    reported_at = NEVER if record.reported_at is None else record.reported_at
+    return _KNOWN.pack(state, reported_at, len(data)) + data
+
+
+class Known(NamedTuple):
+    """A transaction as it is stored. is_claimed: whoever claimed it has not told its vector yet."""
+
+    record: SeenRecord
+    vector: Vector | None
+    is_claimed: bool
+
+    def seen(self, transaction_id: str) -> Seen:
+        return Seen(self.vector, self.record.transaction(transaction_id), self.record.reported_at)
+
+
+def known(data: bytes) -> Known:
+    state, reported_at, length = _KNOWN.unpack_from(data)
+    end = _KNOWN.size + length
+    record = decode_seen(data[_KNOWN.size : end])
+    record.reported_at = None if reported_at == NEVER else int(reported_at)
+    return Known(record, unpack_vector(data[end:]) if state == b"v" else None, state == b"c")
+
+
+def pack_vector(vector: Vector) -> bytes:
+    """Whole numbers as integers, which are shorter; negative zero stays a float.
+
+    >>> unpack_vector(pack_vector((1.0, -0.0, 0.5, "DE", None)))
+    (1.0, -0.0, 0.5, 'DE', None)
+    """
+    return encode(
+        [
+            int(value)
+            if isinstance(value, float)
+            and value.is_integer()
+            and -_EXACT <= value <= _EXACT
+            and (value or copysign(1.0, value) > 0)
+            else value
+            for value in vector
+        ]
+    )
+
+
+_decode_short = msgspec.msgpack.Decoder(tuple[int | float | str | None, ...]).decode
+
+
+def unpack_vector(data: bytes) -> Vector:
+    return tuple([float(value) if isinstance(value, int) else value for value in _decode_short(data)])
+
+
+class Fetched:
+    """Entries of one stream in order of moment, whole within `spans`; a scan outside of them is a bug."""
+
+    def __init__(self, spans: Sequence[tuple[int, int]], entries: Sequence[Entry]) -> None:
+        self._spans = spans
+        self._entries = entries
+        self._moments = [entry.moment for entry in entries]
+
+    def scan(self, lower: int, upper: int) -> Iterator[Entry]:
+        lower = max(lower, 0)
+        if lower >= upper:
+            return
+        end = next((end for start, end in self._spans if start <= lower < end), lower)
+        for place in range(bisect_left(self._moments, lower), bisect_left(self._moments, min(upper, end))):
+            yield self._entries[place]
+        if end < upper:
+            raise AssertionError(f"scan of [{lower}, {upper}) leaves what was fetched: {self._spans}")
+
+    def scan_back(self, upper: int) -> Iterator[Entry]:
+        start = next((start for start, end in self._spans if start < upper <= end), upper)
+        lowest = bisect_left(self._moments, start)
+        for place in range(bisect_left(self._moments, upper) - 1, lowest - 1, -1):
+            yield self._entries[place]
+        if start > 0:
+            raise AssertionError(f"scan back from {upper} leaves what was fetched: {self._spans}")
+
+
+class RedisKeySession:
+    """One entity's key: its State with everything that had arrived, and what one round trip has fetched.
+
+    The arrival itself is in Redis already, so `append` has nothing to do.
+    """
+
+    def __init__(
+        self, plan: EntityPlan, codec: EntryCodec, name: bytes, reply: bytes, has_arrived: bool
+    ) -> None:
+        self.plan = plan
+        self.name = name
+        self._codec = codec
+        version, pending, trim_upper, *lengths = _REPLY.unpack_from(reply)
+        self.version = int(version)
+        self.taken = int(pending) + has_arrived
+        self._trim_upper = int(trim_upper)
+        parts, start = [], _REPLY.size
+        for length in lengths:
+            parts.append(reply[start : start + length])
+            start += length
+        (
+            self._state,
+            self._pending,
+            spans,
+            entries,
+            report_spans,
+            reports,
+            counters,
+            self._old,
+            self._old_reports,
+        ) = parts
+        known = _spans(spans) if plan.has_log else EVERYTHING
+        self._transactions = Fetched(known, self._entries(entries) if entries else ())
+        moments = [Entry(moment) for moment, _ in self._lines(reports, 0)] if reports else ()
+        self._reports = Fetched(_spans(report_spans), moments)
+        width = 4 * len(plan.windows)
+        self._stored = {
+            counters[at : at + 17]: counters[at + 17 : at + 17 + width]
+            for at in range(0, len(counters), 17 + width)
+        }
+        self._times: dict[bytes, list[int]] = {}
+        self._trimmed: list[bytes] = []
+        self._trimmed_reports: list[bytes] = []
+        self.saved: State | None = None
+        self.due: int | None = None
+
+    def state(self) -> State | None:
+        if not self._state and not self._pending:
+            return None
+        state = decode_state(self._state) if self._state else self.plan.empty()
+        self._take_in(state)
+        return state
+
+    def save(self, state: State) -> None:
+        is_logged = self.plan.has_moments_only and state.last >= state.log_from
+        if is_logged and not state.is_due:  # the script logs moments that the State knows, too
+            Engine.schedule(self.plan, self, state)
+        self.saved = state
+
+    def scan(self, is_report: bool, lower: int, upper: int) -> Iterator[Entry]:
+        return (self._reports if is_report else self._transactions).scan(lower, upper)
+
+    def leave(self, is_report: bool, lower: int, bound: int, upper: int) -> tuple[list[Entry], int]:
+        entries: list[Entry] = []
+        for entry in self.scan(is_report, lower, upper):
+            if entry.moment >= bound:
+                return entries, entry.moment
+            entries.append(entry)
+        return entries, FAR
+
+    def scan_back(self, upper: int) -> Iterator[Entry]:
+        return self._transactions.scan_back(upper)
+
+    def append(self, transaction_id: str, entry: Entry) -> None:
+        pass
+
+    def append_report(self, transaction_id: str, known_at: int) -> None:
+        raise AssertionError("reports are taken down by the script: ReportSession")
+
+    def remove_report(self, transaction_id: str, known_at: int) -> None:
+        raise AssertionError("reports are taken down by the script: ReportSession")
+
+    def trim(self, upper: int, limit: int) -> Sequence[Entry]:
+        if upper != self._trim_upper or limit != TRIM_ENTRIES:
+            raise AssertionError(f"trim before {upper}, fetched was what lies before {self._trim_upper}")
+        self._trimmed = [line for _, line in self._lines(self._old, self._codec.layout.size)]
+        return self._entries(self._old)
+
+    def trim_reports(self, upper: int) -> int:
+        lines = list(self._lines(self._old_reports, 0))
+        self._trimmed_reports = [line for _, line in lines]
+        return lines[-1][0] if lines else NEVER
+
+    def count(self, column: int, value: bytes, window: int, delta: int) -> int:
+        name = bytes((column,)) + value
+        times = self._times.get(name)
+        if times is None:
+            times = list(struct.unpack(f"<{len(self.plan.windows)}i", self._stored[name]))
+            self._times[name] = times
+        times[window] += delta
+        return times[window]
+
+    def schedule(self, moment: int) -> None:
+        self.due = moment
+
+    def outcome(self) -> list[bytes | int]:
+        """What the script's `settle` writes, if no one else has taken in the arrivals."""
+        state = self.saved
+        if state is None:
+            raise AssertionError("nothing was saved")
+        arguments: list[bytes | int] = [
+            self.version,
+            self.taken,
+            head(state),
+            waiting_names(state),
+            encode(state),
+        ]
+        arguments.append(len(self._times))
+        for name, times in self._times.items():
+            arguments += [name, struct.pack(f"<{len(times)}i", *times) if any(times) else b""]
+        for trimmed in (self._trimmed, self._trimmed_reports):
+            arguments.append(len(trimmed))
+            arguments += trimmed
+        return arguments
+
+    def _take_in(self, state: State) -> None:
+        """What has arrived since the snapshot; none of it has to come in order of time."""
+        pending, at, size = self._pending, 0, TOKEN_BYTES + self._codec.layout.size
+        while at < len(pending):
+            kind, moment = pending[at : at + 1], int(_MOMENT.unpack_from(pending, at + 1)[0])
+            at += 1 + _MOMENT.size
+            if kind == b"T":
+                entry = self._codec.unpack(moment, pending[at + TOKEN_BYTES : at + size])
+                self.plan.take(state, entry, self)
+                at += size
+            elif kind == b"R":
+                if moment < state.log_from:
+                    state.trimmed_report = max(state.trimmed_report, moment)
+                self.plan.take_report(state, moment)
+            else:
+                self.plan.drop_report(state, moment)
+
+    def _entries(self, data: bytes) -> list[Entry]:
+        unpack = self._codec.unpack
+        return [
+            unpack(moment, line[TOKEN_BYTES:]) for moment, line in self._lines(data, self._codec.layout.size)
+        ]
+
+    @staticmethod
+    def _lines(data: bytes, entry_bytes: int) -> Iterator[tuple[int, bytes]]:
+        size = _MOMENT.size + TOKEN_BYTES + entry_bytes
+        for at in range(0, len(data), size):
+            yield int(_MOMENT.unpack_from(data, at)[0]), data[at + _MOMENT.size : at + size]
+
+
+def _spans(data: bytes) -> list[tuple[int, int]]:
+    return [(int(lower), int(upper)) for lower, upper in _SPAN.iter_unpack(data)]
+
+
+def head(state: State) -> bytes:
+    """The State's facts that decide what an event has to fetch: the order that redis_script.lua reads."""
+    facts = (
+        state.moment,
+        state.last,
+        state.before_last,
+        state.last_report,
+        NEVER if state.place is None else state.place[0],
+        NEVER if state.place_before is None else state.place_before[0],
+        NEVER if state.waiting is None else len(state.waiting),
+        state.log_from,
+        state.first,
+        max(state.trimmed_last, state.trimmed_report),
+        *state.oldest,
+        *state.oldest_report,
+    )
+    return struct.pack(f"<{len(facts)}d", *facts)
+
+
+def waiting_names(state: State) -> bytes:
+    """Names of the counters that the waiting entries change when they enter the windows."""
+    return b"".join(
+        bytes((column,)) + value
+        for entry in state.waiting or ()
+        for column, value in enumerate(entry.values)
+        if value is not None and value != NO_TOKEN
+    )
+
+
+class RedisSession:
+    """What was fetched for one transaction. `vector` is what the engine has to keep of it."""
+
+    def __init__(self, keys: Mapping[bytes, RedisKeySession], seen: Seen | None = None) -> None:
+        self.keys = keys
+        self._seen = seen
+        self.vector: Vector | None = None
+
+    def token(self, value: str) -> bytes:
+        return token(value)
+
+    def at(self, plan: EntityPlan, key: Key) -> RedisKeySession:
+        return self.keys[key_bytes(plan, key)]
+
+    def due(self, moment: int) -> tuple[tuple[EntityPlan, RedisKeySession], ...]:
+        """None: a sweep of its own looks after them, off the path of a decision."""
+        return ()
+
+    def seen(self, transaction_id: str) -> Seen | None:
+        return self._seen
+
+    def save_vector(self, transaction: Transaction, vector: Vector) -> None:
+        self.vector = vector
+
+    def mark_reported(self, transaction_id: str, known_at: int) -> None:
+        raise AssertionError("a transaction is observed, no report learnt: ReportSession")
+
+
+class ReportKeySession:
+    """Notes what a report changes in one key, for the script to take down as arrivals."""
+
+    def __init__(self, plan: EntityPlan, name: bytes) -> None:
+        self.plan = plan
+        self.name = name
+        self.known_at = NEVER
+        self.replaced: int | None = None
+        self.due = NEVER
+
+    def state(self) -> State | None:
+        return None
+
+    def save(self, state: State) -> None:
+        pass
+
+    def scan(self, is_report: bool, lower: int, upper: int) -> Iterator[Entry]:
+        return iter(())
+
+    def leave(self, is_report: bool, lower: int, bound: int, upper: int) -> tuple[list[Entry], int]:
+        return [], FAR
+
+    def scan_back(self, upper: int) -> Iterator[Entry]:
+        return iter(())
+
+    def append(self, transaction_id: str, entry: Entry) -> None:
+        pass
+
+    def append_report(self, transaction_id: str, known_at: int) -> None:
+        self.known_at = known_at
+
+    def remove_report(self, transaction_id: str, known_at: int) -> None:
+        self.replaced = known_at
+
+    def trim(self, upper: int, limit: int) -> Sequence[Entry]:
+        return ()
+
+    def trim_reports(self, upper: int) -> int:
+        return NEVER
+
+    def count(self, column: int, value: bytes, window: int, delta: int) -> int:
+        return 0
+
+    def schedule(self, moment: int) -> None:
+        self.due = moment
+
+
+class ReportSession:
+    """What the engine decides about one report: `keys` it goes to, `is_marked` where it counts."""
+
+    def __init__(self, seen: Seen | None) -> None:
+        self._seen = seen
+        self.keys: list[ReportKeySession] = []
+
+    def token(self, value: str) -> bytes:
+        return token(value)
+
+    def at(self, plan: EntityPlan, key: Key) -> ReportKeySession:
+        self.keys.append(ReportKeySession(plan, key_bytes(plan, key)))
+        return self.keys[-1]
+
+    def due(self, moment: int) -> tuple[tuple[EntityPlan, ReportKeySession], ...]:
+        return ()
+
+    def seen(self, transaction_id: str) -> Seen | None:
+        return self._seen
+
+    def save_vector(self, transaction: Transaction, vector: Vector) -> None:
+        raise AssertionError("a report is learnt, no transaction observed: RedisSession")
+
+    def mark_reported(self, transaction_id: str, known_at: int) -> None:
+        """Marked by the store once every key has taken the report down."""
