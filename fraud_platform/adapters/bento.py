@@ -30,6 +30,7 @@ PACKAGE = "fraud_platform"
 NAME = "fraud_platform"
 SERVICE_FILE = PROJECT_ROOT / "bento" / "service.py"
 EXTRA = "serve"
+DATA = ("*.lua", "*.yaml")
 QUIET = {"BENTOML_DO_NOT_TRACK": "True"}
 """BentoML reports usage to its makers unless it is told not to."""
 
@@ -80,7 +81,7 @@ def source_files(service_file: Path = SERVICE_FILE) -> dict[str, bytes]:
                 files[name] = path.read_bytes()
                 waiting.append(path)
     folders = {(PROJECT_ROOT / name).parent for name in files if name.startswith(PACKAGE)}
-    for data in sorted(file for folder in folders for file in folder.glob("*.yaml")):
+    for data in sorted(file for folder in folders for kind in DATA for file in folder.glob(kind)):
         files[str(data.relative_to(PROJECT_ROOT))] = data.read_bytes()
     return files
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lmdb
 import msgspec
@@ -38,6 +38,7 @@ from fraud_platform.adapters.lmdb import (
 from fraud_platform.adapters.lmdb_load import load_store
 from fraud_platform.errors import StoreError, TooLateError
 from fraud_platform.features.contract import FeatureContract
+from fraud_platform.features.engine import FeatureStore
 from fraud_platform.schema import LabelEvent, Transaction
 from fraud_platform.serve.record import DecisionRecord
 
@@ -48,6 +49,10 @@ ROUNDS_MAX = 20
 Event = Transaction | LabelEvent
 Positions = dict[str, Mapping[str, int]]
 Progress = Callable[[str], None]
+
+
+class CountingStore(FeatureStore, Protocol):
+    def seen(self, transaction_id: str) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class GoLiveReport:
 
 
 @dataclass
-class _Logs:
+class Logs:
     """The service's two logs, and how far they have been read."""
 
     state: Path
@@ -116,22 +121,22 @@ def go_live(
     state.mkdir(parents=True, exist_ok=True)
     finish_move(path)
     (state / STAMP).unlink(missing_ok=True)
-    logs = _Logs(state)
+    logs = Logs(state)
     live = logs.new()
     load = load_store(warehouse, contract, fresh_store(path), progress=progress, live=once(live))
     caught_up = known = 0
     with LmdbStore.open(fresh_store(path), contract) as fresh:
         for _ in range(ROUNDS_MAX):
             events = logs.new()
-            counted = _take(fresh, events)
+            counted = take(fresh, events)
             caught_up, known = caught_up + counted, known + len(events) - counted
             progress(f"caught up with {caught_up:,} events")
             if len(events) < LITTLE:
                 break
         is_switched = path.is_dir()
         with _locked(path) if is_switched else _nothing() as old:
-            locked = _take(fresh, logs.new())
-            unlogged = _take(fresh, sorted(old.in_flight, key=_moment))
+            locked = take(fresh, logs.new())
+            unlogged = take(fresh, sorted(old.in_flight, key=_moment))
             fresh.flush()
             old.mark_moved(f"{contract.hash} {bundle}")
     if is_switched:
@@ -161,7 +166,7 @@ def is_live(state: Path, contract: FeatureContract, source: str) -> bool:
 
 def logged_events(state: Path) -> list[Event]:
     """Everything that the service of `state` decided and learned, each transaction once."""
-    return once(_Logs(state).new())
+    return once(Logs(state).new())
 
 
 @dataclass(frozen=True)
@@ -194,7 +199,7 @@ def _mark_moved(txn: lmdb.Transaction, meta: Any, mark: str) -> None:
     txn.put(MOVED, mark.encode(), db=meta)
 
 
-def _take(store: LmdbStore, events: Iterable[Event]) -> int:
+def take(store: CountingStore, events: Iterable[Event]) -> int:
     """Events that the store had not counted yet; a transaction that is too late for it stops the go-live."""
     counted = 0
     for event in events:

@@ -42,6 +42,8 @@ from fraud_platform.features.state import NEVER
 from fraud_platform.schema import LabelEvent, Transaction
 
 FORMAT = "1"
+READY = "ready"
+"""The note of a store that was filled and may serve."""
 BATCH_EVENTS = 32
 """Events of a replay that are under way at the same time."""
 BATCH_COMMANDS = 1000
@@ -480,6 +482,23 @@ class RedisStore:
                         f"online store {self.link.name}: its {name} is {found[:12]}, wanted is {value[:12]}; "
                         "rebuild it from the warehouse (asset features/online_store), or choose a namespace"
                     )
+
+
+def namespace_of(contract: FeatureContract) -> str:
+    """Where a service's store lies: those of other contracts stand beside it on the same server."""
+    return f"fraud:{contract.hash[:12]}"
+
+
+def open_live(url: str, contract: FeatureContract) -> RedisStore:
+    """The contract's store for a service. Raises StoreError where it was never filled."""
+    store = RedisStore.open(url, contract, namespace=namespace_of(contract))
+    if store.meta(READY) is None:
+        store.close()
+        raise StoreError(
+            f"online store {store.link.name}: nothing was loaded for contract {contract.hash[:12]}; "
+            "fraud-platform go-live --store URL fills it"
+        )
+    return store
 
 
 def _record(transaction: Transaction) -> SeenRecord:

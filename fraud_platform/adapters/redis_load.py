@@ -1,24 +1,31 @@
 """Fills an online store on Redis from one on LMDB, which is filled from the warehouse (lmdb_load.py).
 
-Belongs here: the same state in the other's keys. Does not belong here: how a key is laid out
+Belongs here: the same state in the other's keys, and removing it. Does not belong here: how a key is laid out
 (lmdb_session.py, redis_session.py).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import lmdb
+from redis import Redis, RedisCluster
 
+from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.lmdb import LmdbStore
+from fraud_platform.adapters.lmdb_load import LoadReport, Progress, load_store
 from fraud_platform.adapters.redis import HOUR_MS, RedisStore
 from fraud_platform.adapters.redis_link import Command, plain
 from fraud_platform.adapters.redis_session import claimed, head, pack_vector, waiting_names
 from fraud_platform.adapters.store_bytes import TOKEN_BYTES, decode_seen, decode_state, decode_vector, encode
 from fraud_platform.errors import StoreError
+from fraud_platform.schema import LabelEvent, Transaction
 
+CLUSTER = "redis+cluster://"
 AT_ONCE = 200
 """Entries of one key that one command carries at the most."""
 
@@ -87,3 +94,39 @@ def _transactions(source: LmdbStore, target: RedisStore, txn: lmdb.Transaction) 
 def _moment(name: bytes) -> int:
     moment: int = _MOMENT.unpack_from(name)[0]
     return moment
+
+
+def load_from_warehouse(
+    warehouse: Warehouse,
+    store: RedisStore,
+    watermark: int | None = None,
+    progress: Progress = lambda message: None,
+    live: Sequence[Transaction | LabelEvent] = (),
+) -> LoadReport:
+    """Bulk load by way of a store on LMDB in a temporary folder; `store` is new and nobody uses it yet."""
+    with TemporaryDirectory(prefix="load-") as folder:
+        path = Path(folder) / "store"
+        report = load_store(warehouse, store.contract, path, watermark, progress, live)
+        progress("copying to Redis")
+        with LmdbStore.open(path, store.contract) as source:
+            copy_store(source, store)
+    return report
+
+
+def drop_store(store: RedisStore) -> int:
+    """Removes every key of the store's namespace; how many there were. The store is of no use afterwards."""
+    client = redis_client(store.url)
+    try:
+        names = list(client.scan_iter(match=store.names.everything, count=AT_ONCE * 5))
+        for name in names:
+            client.unlink(name)
+    finally:
+        client.close()
+    return len(names)
+
+
+def redis_client(url: str) -> Redis | RedisCluster:
+    """A client for administration: of a server, or of a cluster for redis+cluster://."""
+    if url.startswith(CLUSTER):
+        return RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER))
+    return Redis.from_url(url)

@@ -75,6 +75,7 @@ class Names:
         self._prefix = namespace.encode() + b":"
         self.meta = self._prefix + b"meta"
         self.due = self._prefix + b"due"
+        self.everything = self._prefix + b"*"
 
     def entity(self, name: bytes) -> tuple[bytes, ...]:
         base = b"%b{%b}:" % (self._prefix, name.hex().encode())

@@ -1,6 +1,6 @@
 """The decision service, composed: a bundle's folder and a state folder in, a decider out.
 
-<state>/store      the online feature store (LMDB)
+<state>/store      the online feature store (LMDB), where FRAUD_PLATFORM_STORE names no Redis
 <state>/decisions  the decision log
 <state>/labels     the log of posted label events
 """
@@ -15,7 +15,9 @@ from typing import TypeVar
 from fraud_platform.adapters.bundle_files import load_bundle
 from fraud_platform.adapters.decision_log import DecisionLog, decision_key, label_key
 from fraud_platform.adapters.lmdb import LmdbStore
+from fraud_platform.adapters.redis import RedisStore, open_live
 from fraud_platform.errors import SettingsError, StoreMovedError
+from fraud_platform.features.contract import FeatureContract
 from fraud_platform.package import Bundle
 from fraud_platform.schema import LabelEvent
 from fraud_platform.serve import Decider
@@ -24,6 +26,7 @@ from fraud_platform.serve.requests import Request
 
 BUNDLE_VARIABLE = "FRAUD_PLATFORM_BUNDLE"
 STATE_VARIABLE = "FRAUD_PLATFORM_STATE"
+STORE_VARIABLE = "FRAUD_PLATFORM_STORE"
 SYNC_VARIABLE = "FRAUD_PLATFORM_SYNC_EVERY"
 
 Answer = TypeVar("Answer")
@@ -31,11 +34,13 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """sync_every: force every so many records to the disk; 0 leaves that to the operating system."""
+    """sync_every: force every so many records to the disk; 0 leaves that to the operating system; store: the
+    address of a Redis that several machines share, empty for the LMDB in `state`."""
 
     bundle: Path
     state: Path
     sync_every: int = 0
+    store: str = ""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str], bundle: Path) -> ServiceSettings:
@@ -45,7 +50,8 @@ class ServiceSettings:
             raise SettingsError(f"{STATE_VARIABLE} is not set: give the folder of store and logs")
         if not sync.isdecimal():
             raise SettingsError(f"{SYNC_VARIABLE}={sync!r}: give a whole number of records, 0 or more")
-        return cls(Path(env.get(BUNDLE_VARIABLE) or bundle).resolve(), Path(state).resolve(), int(sync))
+        chosen = Path(env.get(BUNDLE_VARIABLE) or bundle)
+        return cls(chosen.resolve(), Path(state).resolve(), int(sync), env.get(STORE_VARIABLE) or "")
 
 
 class Service:
@@ -91,10 +97,15 @@ class Service:
 
     def _start(self, folder: Path) -> None:
         bundle = load_bundle(folder)
-        self.store = LmdbStore.open(
+        self.store = self._open_store(bundle.contract)
+        self.decider = Decider(bundle, self.store, self.decisions, self._clock, self.labels)
+
+    def _open_store(self, contract: FeatureContract) -> LmdbStore | RedisStore:
+        if self._settings.store:
+            return open_live(self._settings.store, contract)
+        return LmdbStore.open(
             self._settings.state / "store",
-            bundle.contract,
+            contract,
             is_synced=self._settings.sync_every == 1,
             writer=self.decisions.worker,
         )
-        self.decider = Decider(bundle, self.store, self.decisions, self._clock, self.labels)

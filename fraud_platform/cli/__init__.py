@@ -137,11 +137,12 @@ def parity(
     has_tails: Annotated[
         bool, typer.Option("--tails/--no-tails", help="Show what windows with tails would get wrong")
     ] = True,
+    store: Annotated[str, typer.Option(help="Replay on a Redis instead: redis://HOST:PORT")] = "",
 ) -> None:
     """Replays the timeline through the online store and compares every value with dbt's, as bits."""
     from fraud_platform.cli.parity import show_parity
 
-    show_parity(settings_of(dataset, None), None if is_all else events, has_tails)
+    show_parity(settings_of(dataset, None), None if is_all else events, has_tails, store)
 
 
 @app.command()
@@ -156,11 +157,21 @@ def serve(
 
 
 @app.command("go-live")
-def go_live(dataset: Dataset = None) -> None:
-    """Makes the service's store anew from the warehouse and its logs; a running service goes on with it."""
+def go_live(
+    dataset: Dataset = None,
+    store: Annotated[str, typer.Option(help="Fill a Redis instead: redis://HOST:PORT")] = "",
+) -> None:
+    """Makes the service's store anew from the warehouse and its logs; a running service goes on with it.
+
+    On Redis a store is filled once for each contract; started again, the command catches up with the logs.
+    """
+    from fraud_platform.cli.go_live import fill_redis
     from fraud_platform.cli.go_live import go_live as make
 
-    make(settings_of(dataset, None))
+    if store:
+        fill_redis(settings_of(dataset, None), store)
+    else:
+        make(settings_of(dataset, None))
 
 
 @app.command()

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from fraud_platform.features.proof import ParityProof
 
 
-def show_parity(settings: Settings, events: int | None, has_tails: bool) -> None:
-    """Replays everything and keeps the proof, or the last `events` transactions; a mismatch exits with 1."""
+def show_parity(settings: Settings, events: int | None, has_tails: bool, store: str = "") -> None:
+    """Replays everything and keeps the proof, or the last `events` transactions; a mismatch exits with 1.
+
+    store: the address of a Redis, where the replay then takes place, in a namespace that is removed.
+    """
     from fraud_platform.defs.platform import Platform
 
     if events is not None and events < 1:
         raise SettingsError(f"--events {events}: give how many transactions to replay, 1 or more")
     platform = Platform(settings)
-    found = _compared(platform, events)
+    found = _compared_on_redis(platform, events, store) if store else _compared(platform, events)
     for name, count in sorted(found.mismatches.items(), key=lambda item: -item[1]):
         console.print(f"{name}: {count:,} mismatches")
     for example in found.examples:
@@ -45,6 +48,14 @@ def _compared(platform: Platform, events: int | None) -> ParityProof | ParityRep
     path = write_proof(platform.settings, proof)
     console.print(f"proof kept in {path}", soft_wrap=True)
     return proof
+
+
+def _compared_on_redis(platform: Platform, events: int | None, url: str) -> ParityReport:
+    from fraud_platform.adapters.parity_replay import replay_parity
+    from fraud_platform.adapters.redis_replay import redis_replay
+
+    with console.status("replaying") as status, redis_replay(url) as (open_store, load):
+        return replay_parity(platform.warehouse, platform.contract, events, status.update, open_store, load)
 
 
 def _show_tails(platform: Platform) -> None:

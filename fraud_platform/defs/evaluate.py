@@ -31,7 +31,7 @@ def evaluation(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
 ) -> dg.MaterializeResult:
     """Ranking, calibration and money with intervals, on rows that no contender has learned from."""
-    fingerprint = latest_text(context, ["train", "candidate"], "fingerprint")
+    fingerprint = latest_text(context.instance, ["train", "candidate"], "fingerprint")
     challenger = read_candidate(platform.settings.candidates / fingerprint)
     champion = comparable_champion(platform, challenger)
     part = challenger.split.test

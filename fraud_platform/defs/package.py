@@ -86,7 +86,7 @@ def proof_of(platform: Platform, model: Candidate) -> ParityProof:
 )
 def bento(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
     """A Bento that starts from its own files alone; deploy it with `bentoml containerize`."""
-    digest = latest_text(context, ["package", "bundle"], "bundle")
+    digest = latest_text(context.instance, ["package", "bundle"], "bundle")
     built = build_bento(bundle_path(platform.settings.bundles, digest), platform.settings.bento_home)
     return dg.MaterializeResult(
         metadata={"tag": built.tag, "path": str(built.path), "bundle": digest, "unchanged": not built.is_new}

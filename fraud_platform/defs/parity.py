@@ -94,7 +94,7 @@ def tails(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform
     Built in a scratch copy: no exact table is touched. Left out of the learning job, which it would only slow
     down; it follows each candidate, or is asked for.
     """
-    fingerprint = latest_text(context, ["train", "candidate"], "fingerprint")
+    fingerprint = latest_text(context.instance, ["train", "candidate"], "fingerprint")
     report = report_tails(
         platform.settings,
         platform.mapping,

@@ -32,7 +32,7 @@ def model_version(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
 ) -> dg.MaterializeResult:
     """Registers the judged candidate; the same candidate is never registered twice."""
-    fingerprint = latest_text(context, ["evaluate", "evaluation"], "fingerprint")
+    fingerprint = latest_text(context.instance, ["evaluate", "evaluation"], "fingerprint")
     judged = read_evaluation(platform, fingerprint)
     champion = platform.registry.champion()
     rival = champion.fingerprint if champion and champion.fingerprint != fingerprint else None

@@ -32,7 +32,7 @@ def live_store(
 
     A running service goes on with it by itself; no decision is lost and no event is counted twice.
     """
-    digest, bundle = _bundle(context, platform)
+    digest, bundle = packaged_bundle(context.instance, platform)
     state, source = platform.settings.service_state, platform.warehouse.fingerprint(*SOURCES)
     metadata: dict[str, Any] = {"contract": bundle.contract.hash, "bundle": digest}
     if is_live(state, bundle.contract, source):
@@ -65,7 +65,7 @@ def counts_every_event_once(
     context: dg.AssetCheckExecutionContext, platform: dg.ResourceParam[Platform]
 ) -> dg.AssetCheckResult:
     """Holds while traffic goes on."""
-    _, bundle = _bundle(context, platform)
+    _, bundle = packaged_bundle(context.instance, platform)
     audit = audit_store(platform.warehouse, bundle.contract, platform.settings.service_state)
     return dg.AssetCheckResult(
         passed=audit.is_whole,
@@ -81,8 +81,7 @@ def counts_every_event_once(
     )
 
 
-def _bundle(
-    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, platform: Platform
-) -> tuple[str, Bundle]:
-    digest = latest_text(context, ["package", "bundle"], "bundle")
+def packaged_bundle(instance: dg.DagsterInstance, platform: Platform) -> tuple[str, Bundle]:
+    """The last bundle that was packaged, and its id. SettingsError where there is none."""
+    digest = latest_text(instance, ["package", "bundle"], "bundle")
     return digest, load_bundle(bundle_path(platform.settings.bundles, digest))

@@ -28,6 +28,8 @@ from fraud_platform.adapters.duckdb_timeline import read_timeline
 from fraud_platform.adapters.lmdb import LmdbStore
 from fraud_platform.adapters.lmdb_load import load_store
 from fraud_platform.adapters.parity_replay import prove, read_proof, replay_parity
+from fraud_platform.adapters.redis_load import redis_client
+from fraud_platform.adapters.redis_replay import redis_replay
 from fraud_platform.adapters.tails import report_tails
 from fraud_platform.cli.parity import show_parity
 from fraud_platform.defs import package
@@ -49,6 +51,7 @@ from fraud_platform.schema import (
     Transaction,
 )
 from fraud_platform.settings import PROJECT_ROOT, Settings
+from tests.stores import Stores
 
 HOUR, DAY = 3_600_000, MILLISECONDS_PER_DAY
 TABLE = "features.transaction_features"
@@ -207,6 +210,22 @@ def test_a_store_loaded_in_the_middle_goes_on_to_the_bit(built: Built, events: i
     report = replay_parity(built.warehouse, built.contract, events=events)
     assert report.examples == ()
     assert report.transactions >= events
+
+
+@pytest.mark.parametrize("kind", ["redis", "redis_cluster"])
+@pytest.mark.parametrize("events", [None, 100])
+def test_the_timeline_on_redis_is_equal_to_the_bit(
+    built: Built, stores: Stores, kind: str, events: int | None
+) -> None:
+    with stores.empty(kind) as address:
+        with redis_replay(address.place) as (open_store, load):
+            report = replay_parity(built.warehouse, built.contract, events, open_store=open_store, load=load)
+        assert report.examples == ()
+        assert report.is_exact
+        assert report.transactions >= (events or TRANSACTIONS)
+        client = redis_client(address.place)
+        assert list(client.scan_iter()) == []
+        client.close()
 
 
 def test_parity_sees_a_single_wrong_value(built: Built, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.go_live import GoLiveReport, go_live, is_live
 from fraud_platform.adapters.lmdb import LmdbStore, fresh_store, retired_store
 from fraud_platform.adapters.lmdb_load import load_store
+from fraud_platform.adapters.redis import open_live
+from fraud_platform.adapters.redis_live import go_live_on_redis
 from fraud_platform.adapters.service import Service, ServiceSettings
 from fraud_platform.adapters.store_audit import audit_store
 from fraud_platform.errors import StoreError, StoreMovedError
@@ -30,6 +32,7 @@ from fraud_platform.ingest import Mapping
 from fraud_platform.package import BundleParts
 from fraud_platform.schema import MILLISECONDS_PER_DAY, LabelEvent, Transaction
 from fraud_platform.serve.record import DecisionRecord
+from tests.stores import Stores
 
 CONTRACT = load_contract()
 OTHER = msgspec.structs.replace(CONTRACT, report_horizon_ms=500 * MILLISECONDS_PER_DAY)
@@ -52,6 +55,8 @@ split: {test_days: 5, validation_days: 5}
 
 WORKER = """
 import json, sys
+from fraud_platform.adapters.redis import open_live
+from fraud_platform.adapters.redis_live import go_live_on_redis
 from fraud_platform.adapters.service import Service, ServiceSettings
 from pathlib import Path
 bundle, state, now, name = sys.argv[1:]
@@ -319,3 +324,56 @@ def test_it_is_known_whether_a_store_is_up_to_date(warehouse: Warehouse, tmp_pat
     assert is_live(state, CONTRACT, "now")
     assert not is_live(state, CONTRACT, "later")
     assert not is_live(state, OTHER, "now")
+
+
+# On Redis
+
+
+@pytest.mark.parametrize("kind", ["redis", "redis_cluster"])
+def test_a_service_decides_on_a_redis_that_was_filled(
+    warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path, stores: Stores, kind: str
+) -> None:
+    state, bundle = tmp_path / "state", bundles[CONTRACT.hash]
+    with stores.empty(kind) as address:
+        settings = ServiceSettings(bundle, state, store=address.place)
+        with pytest.raises(StoreError, match="go-live --store"):
+            Service(settings, lambda: NOW + 10**9)
+        assert go_live_on_redis(warehouse, CONTRACT, state, address.place).loaded == 1900
+        service = Service(settings, lambda: NOW + 10**9)
+        for number in range(60):
+            service.decide(payment(number))
+        service.close()
+        again = go_live_on_redis(warehouse, CONTRACT, state, address.place)
+        assert (again.loaded, again.caught_up) == (0, 0)
+    wanted = replayed_vectors(warehouse, tmp_path / "replayed", 60)
+    records = [
+        msgspec.json.decode(one.payload, type=DecisionRecord) for one in read_records(state / "decisions")
+    ]
+    assert [record.vector for record in records] == wanted
+
+
+def replayed_vectors(warehouse: Warehouse, path: Path, count: int) -> list[Any]:
+    load_store(warehouse, CONTRACT, path)
+    with LmdbStore.open(path, CONTRACT) as store:
+        return [store.observe(msgspec.convert(payment(n), Transaction)).vector for n in range(count)]
+
+
+def test_a_load_of_redis_takes_in_what_was_decided_elsewhere(
+    warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path, stores: Stores
+) -> None:
+    """The old bundle decides on while the new one's store is filled; a second go-live takes the rest."""
+    state = tmp_path / "state"
+    go_live(warehouse, CONTRACT, state)
+    with stores.empty("redis") as address:
+        service = Service(ServiceSettings(bundles[CONTRACT.hash], state), lambda: NOW + 10**9)
+        for number in range(20):
+            service.decide(payment(number))
+        first = go_live_on_redis(warehouse, OTHER, state, address.place)
+        for number in range(20, 30):
+            service.decide(payment(number))
+        service.close()
+        second = go_live_on_redis(warehouse, OTHER, state, address.place)
+        assert (first.loaded, first.caught_up, second.loaded) == (1920, 0, 0)
+        assert second.caught_up == 10
+        with open_live(address.place, OTHER) as store:
+            assert all(store.seen(f"live{number}") for number in range(30))
