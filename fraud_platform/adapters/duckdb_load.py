@@ -194,7 +194,8 @@ def facts(connection: duckdb.DuckDBPyConnection, plan: EntityPlan, end: int) -> 
     """What a store's logs must hold of each key at the end of the timeline: key; transactions and their
     amounts, reports, since the moment that every log reaches back to; first and last moment of its past."""
     columns, lower = ", ".join(plan.columns), reaches_back_to(plan, end)
-    logged, reported = (f"event_time >= {lower}" if plan.has_log else "false"), f"known_at >= {lower}"
+    has_all = plan.has_log and not plan.has_moments_only
+    logged, reported = (f"event_time >= {lower}" if has_all else "false"), f"known_at >= {lower}"
     return _answer(
         connection,
         f"""

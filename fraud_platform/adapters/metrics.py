@@ -24,6 +24,7 @@ class Metrics:
         own = CollectorRegistry()
         self._decisions = Counter("fraud_decisions", "Decisions taken", ["action", "tier"], registry=own)
         self._repeats = Counter("fraud_decision_repeats", "Requests on decided transactions", registry=own)
+        self._late = Counter("fraud_decisions_late", "Decisions on late events", registry=own)
         self._refused = Counter("fraud_requests_refused", "Requests refused", ["status"], registry=own)
         self._labels = Counter("fraud_labels", "Label events taken in", ["source", "outcome"], registry=own)
         self._seconds = Histogram(
@@ -40,6 +41,7 @@ class Metrics:
             self._repeats.inc()
         else:
             self._decisions.labels(decision.action, decision.tier).inc()
+            self._late.inc(decision.is_late)
 
     def learned(self, event: LabelEvent) -> None:
         self._labels.labels(_known(event.source), event.outcome).inc()

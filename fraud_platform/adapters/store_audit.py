@@ -86,7 +86,7 @@ def _read(
     txn: lmdb.Transaction, store: LmdbStore, plan: EntityPlan, lower: int, found: dict[bytes, Fact]
 ) -> None:
     """One pass over the keys of a plan: a State, then the entries of both logs."""
-    start, marks = bytes((plan.number,)), (2, 3)
+    start, marks = bytes((plan.number,)), (3,) if plan.has_moments_only else (2, 3)
     cursor = txn.cursor(db=store.tables["keys"])
     if not cursor.set_range(start):
         return

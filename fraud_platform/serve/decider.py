@@ -31,6 +31,9 @@ class Observation(Protocol):
     @property
     def vector(self) -> Vector: ...
 
+    @property
+    def is_late(self) -> bool: ...
+
 
 class Store(Protocol):
     """The feature store as the decider uses it; `features.engine.FeatureStore` fits."""
@@ -82,12 +85,12 @@ class Decider:
         if recorded is not None:
             return self._repeat(transaction, _decoded(recorded))
         observed = perf_counter_ns()
-        vector = self._store.observe(transaction).vector
+        observation = self._store.observe(transaction)
         judged = perf_counter_ns()
-        judgement = self._judge.judge(transaction, vector)
+        judgement = self._judge.judge(transaction, observation.vector)
         ended = perf_counter_ns()
         timings = Timings(_us(observed, judged), _us(judged, ended), _us(started, ended))
-        record = self._record(transaction, now_ms, vector, judgement, timings)
+        record = self._record(transaction, now_ms, observation, judgement, timings)
         self._log.append(transaction.transaction_id, msgspec.json.encode(record))
         return Decision.of(record, is_repeat=False)
 
@@ -115,13 +118,19 @@ class Decider:
         return Decision.of(record, is_repeat=True)
 
     def _record(
-        self, transaction: Transaction, now_ms: int, vector: Vector, judgement: Judgement, timings: Timings
+        self,
+        transaction: Transaction,
+        now_ms: int,
+        observation: Observation,
+        judgement: Judgement,
+        timings: Timings,
     ) -> DecisionRecord:
         return DecisionRecord(
             transaction_id=transaction.transaction_id,
             decided_at=now_ms,
             request=transaction,
-            vector=vector,
+            vector=observation.vector,
+            is_late=observation.is_late,
             raw_score=judgement.raw_score,
             probability=judgement.probability,
             expected_costs=judgement.expected_costs,

@@ -30,7 +30,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     vector: feature values in the order of the bundle's contract; raw_score and probability are None when
     the model could not score; tier: what decided (`rules` when they were stronger than model and policy);
     rules, shadow_rules: names of those that fired; expected_costs: of ACTIONS, in major units; propensity:
-    the probability with which this action was chosen. Time in ms UTC.
+    the probability with which this action was chosen; is_late: the event was older than what one of its keys
+    had seen. Time in ms UTC.
     """
 
     version: int = RECORD_VERSION
@@ -49,10 +50,12 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     bundle_id: str
     propensity: float
     timings: Timings
+    is_late: bool = False
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer to a request; `is_repeat` when this transaction had been decided before."""
+    """The answer to a request; `is_repeat` when this transaction had been decided before; `is_late` when it
+    was older than what one of its keys had seen, and so was answered from the log."""
 
     transaction_id: str
     action: Action
@@ -62,6 +65,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     bundle_id: str
     decided_at: int
     is_repeat: bool = False
+    is_late: bool = False
 
     @classmethod
     def of(cls, record: DecisionRecord, is_repeat: bool) -> Decision:
@@ -74,4 +78,5 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             bundle_id=record.bundle_id,
             decided_at=record.decided_at,
             is_repeat=is_repeat,
+            is_late=record.is_late,
         )

@@ -22,6 +22,7 @@ from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.go_live import GoLiveReport, go_live, is_live
 from fraud_platform.adapters.lmdb import LmdbStore, fresh_store, retired_store
 from fraud_platform.adapters.lmdb_load import load_store
+from fraud_platform.adapters.metrics import Metrics
 from fraud_platform.adapters.redis import open_live
 from fraud_platform.adapters.redis_live import go_live_on_redis
 from fraud_platform.adapters.service import Service, ServiceSettings
@@ -55,6 +56,7 @@ split: {test_days: 5, validation_days: 5}
 
 WORKER = """
 import json, sys
+from fraud_platform.adapters.metrics import Metrics
 from fraud_platform.adapters.redis import open_live
 from fraud_platform.adapters.redis_live import go_live_on_redis
 from fraud_platform.adapters.service import Service, ServiceSettings
@@ -324,6 +326,22 @@ def test_it_is_known_whether_a_store_is_up_to_date(warehouse: Warehouse, tmp_pat
     assert is_live(state, CONTRACT, "now")
     assert not is_live(state, CONTRACT, "later")
     assert not is_live(state, OTHER, "now")
+
+
+def test_a_late_decision_is_counted_and_says_so(
+    warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    go_live(warehouse, CONTRACT, state)
+    service, metrics = Service(ServiceSettings(bundles[CONTRACT.hash], state), lambda: NOW + 10**9), Metrics()
+    for number in (50, 30):
+        metrics.decided(service.decide(payment(number) | {"card_id": "card0"}), 0.001)
+    service.close()
+    records = [
+        msgspec.json.decode(one.payload, type=DecisionRecord) for one in read_records(state / "decisions")
+    ]
+    assert [record.is_late for record in records] == [False, True]
+    assert b"fraud_decisions_late_total 1.0" in metrics.exposition()
 
 
 # On Redis

@@ -4,7 +4,7 @@ Each stage runs in a process of its own (the peak is its own, with that of the p
 the stages that it needs left in a folder that is removed at the end. Nothing here is a test.
 
 Belongs here: which stages there are, running and printing them. Does not belong here: what a stage does
-(pipeline.py, online.py, engine.py, hot.py, beside_feast.py, serving.py).
+(pipeline.py, online.py, engine.py, hot.py, on_redis.py, beside_feast.py, serving.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fraud_platform.settings import PROJECT_ROOT, Settings
-from tests.perf import beside_feast, engine, hot, online, pipeline, serving
+from tests.perf import beside_feast, engine, hot, on_redis, online, pipeline, serving
 from tests.perf.measured import Measured, Sizes
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ STAGES: dict[str, Stage] = {
     "parity": Stage("features, online = offline", online.parity, ("features",)),
     "engine": Stage("online engine, five entities", engine.engine),
     "hot": Stage("online engine, hot key", hot.hot),
+    "redis": Stage("online engine on Redis", on_redis.redis),
     "feast": Stage("online engine beside Feast", beside_feast.feast),
     "labels": Stage("labels and training set", pipeline.labels, ("features",)),
     "train": Stage("train", pipeline.train, ("labels",)),

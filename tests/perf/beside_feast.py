@@ -6,12 +6,9 @@ Does not belong here: Feast's code (feast_reader.py, which runs in that environm
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.perf.clock import frozen_heap
 from tests.perf.measured import Measured, Sizes, quantile
+from tests.servers import missing_redis, redis_server
 
 if TYPE_CHECKING:
     from fraud_platform.defs.platform import Platform
@@ -34,9 +32,7 @@ ROWS, ROUNDS, READS = 5_000, 5, 1_000
 PAYMENTS = 60_000
 """Of them the first are seen before the timing, until the longest window is full."""
 TARGET = 0.1
-REDIS_STORE = "fraud_platform.adapters.redis"
-START_SECONDS = 20.0
-REPLY_SECONDS = 5.0
+STOP_SECONDS = 20.0
 
 Round = Callable[[], Sequence[int]]
 """Nanoseconds of each call of one round."""
@@ -87,40 +83,32 @@ def _in_turns(sides: dict[str, Round]) -> dict[str, list[Sequence[int]]]:
 
 
 def _sides(platform: Platform, cache: Path, stack: ExitStack) -> dict[str, Round]:
-    """Everything is ready to be timed: Feast, ours on LMDB and, where that store exists, ours on Redis."""
+    """Everything is ready to be timed: Feast, ours on LMDB, ours on Redis."""
     from fraud_platform.adapters.lmdb import LmdbStore
+    from fraud_platform.adapters.redis import RedisStore
+    from fraud_platform.adapters.redis_replay import PATIENT
     from tests.perf.events import Payments
 
+    missing = missing_redis()
+    if missing is not None:
+        raise Missing(missing)
     home = platform.settings.home
     home.mkdir(parents=True, exist_ok=True)
     port = stack.enter_context(redis_server(home / "redis"))
     sides = {"Feast": stack.enter_context(_reader(feast_python(cache), port, home / "feast"))}
     payments = Payments(PAYMENTS)
     seen = PAYMENTS - (ROUNDS + 1) * READS
-    stores: dict[str, Any] = {"LMDB": LmdbStore.open(home / "beside", platform.contract)}
-    if importlib.util.find_spec(REDIS_STORE) is not None:
-        ours = stack.enter_context(redis_server(home / "redis-ours"))
-        store = importlib.import_module(REDIS_STORE).RedisStore
-        stores["Redis"] = store.open(f"redis://127.0.0.1:{ours}/0", platform.contract)
+    ours = f"redis://127.0.0.1:{stack.enter_context(redis_server(home / 'redis-ours'))}"
+    stores: dict[str, FeatureStore] = {
+        "LMDB": LmdbStore.open(home / "beside", platform.contract),
+        "Redis": RedisStore.open(ours, platform.contract, limits=PATIENT),
+    }
     for name, store in stores.items():
         stack.callback(store.close)
-        _see(store, payments.block(0, seen))
+        for _ in store.observe_all(payments.block(0, seen)):
+            pass
         sides[name] = _observer(store, iter(payments.block(seen, PAYMENTS)))
     return sides
-
-
-def _see(store: Any, events: list[Event]) -> None:
-    from fraud_platform.schema import Transaction
-
-    if hasattr(store, "observe_all"):
-        for _ in store.observe_all(events):
-            pass
-        return
-    for event in events:
-        if isinstance(event, Transaction):
-            store.observe(event)
-        else:
-            store.learn(event)
 
 
 def _observer(store: FeatureStore, events: Iterator[Event]) -> Round:
@@ -162,38 +150,6 @@ def feast_python(cache: Path) -> Path:
             raise Missing(f"{REQUIREMENT} could not be installed from the package index: {last[0]}")
     ready.write_text(REQUIREMENT)
     return python
-
-
-@contextmanager
-def redis_server(folder: Path) -> Iterator[int]:
-    """A Redis of its own on a free port of loopback, which keeps nothing; ended by its process id."""
-    from fraud_platform.adapters.bento_server import free_port
-
-    program = shutil.which("redis-server")
-    if program is None:
-        raise Missing("redis-server is missing: apt-get install redis-server")
-    folder.mkdir(parents=True)
-    port = free_port()
-    command = [program, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
-    process = subprocess.Popen(
-        [*command, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    with _ended(process):
-        _await_redis(process, port)
-        yield port
-
-
-def _await_redis(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            probe.settimeout(REPLY_SECONDS)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                probe.sendall(b"PING\r\n")
-                if probe.recv(16).startswith(b"+PONG"):
-                    return
-        time.sleep(0.05)
-    raise SystemExit(f"redis-server did not answer on port {port} in {START_SECONDS:.0f} s")
 
 
 @contextmanager
@@ -239,7 +195,7 @@ def _ended(process: subprocess.Popen[Any]) -> Iterator[None]:
     finally:
         process.terminate()
         try:
-            process.wait(timeout=START_SECONDS)
+            process.wait(timeout=STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

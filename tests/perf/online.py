@@ -6,10 +6,8 @@ hot on purpose (hot.py), other stores beside ours (beside_feast.py).
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tests.perf.clock import frozen_heap, timed
 from tests.perf.measured import Measured, Sizes, microseconds, told
@@ -58,16 +56,12 @@ def observe(platform: Platform, _: Sizes) -> Measured:
 
 def parity(platform: Platform, _: Sizes) -> Measured:
     """The whole timeline through an empty store, every value compared with the offline table."""
+    from fraud_platform.adapters.parity_replay import replay_parity
+
     started = time.perf_counter()
-    report = _replay_parity()(platform.warehouse, platform.contract, None)
+    report = replay_parity(platform.warehouse, platform.contract, None)
     seconds = time.perf_counter() - started
     mismatches = sum(report.mismatches.values())
     note = f"{report.values:,} values compared, {mismatches:,} mismatches"
     examples = tuple(f"mismatch: {example}" for example in report.examples)
     return Measured(report.transactions, (seconds,), note, examples)
-
-
-def _replay_parity() -> Any:
-    names = ("fraud_platform.adapters.parity_replay", "fraud_platform.adapters.lmdb_load")
-    there = next(name for name in names if importlib.util.find_spec(name) is not None)
-    return importlib.import_module(there).replay_parity

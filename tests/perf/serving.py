@@ -23,15 +23,15 @@ IN_PROCESS, OVER_HTTP, REPEATS = 6_000, 3_000, 3
 
 
 def serve_in_process(platform: Platform, _: Sizes) -> Measured:
-    from fraud_platform.adapters.service import ServiceSettings, open_service
+    from fraud_platform.adapters.service import Service, ServiceSettings
 
     state = _state(platform, "in-process")
     bundle = next(path for path in platform.settings.bundles.iterdir() if path.is_dir())
-    service = open_service(ServiceSettings(bundle, state), platform.now_ms)
+    service = Service(ServiceSettings(bundle, state), platform.now_ms)
     requests = _requests(platform, IN_PROCESS)
     gc.collect()
     gc.freeze()  # as the Bento's service does once it has started
-    took = _timed(service.decider.decide, requests)
+    took = _timed(service.decide, requests)
     gc.unfreeze()
     service.close()
     return _latencies(took)

@@ -35,6 +35,7 @@ def vector(**values: float | str | None) -> tuple[float | str | None, ...]:
 @dataclass(frozen=True)
 class Observed:
     vector: tuple[float | str | None, ...]
+    is_late: bool = False
 
 
 @dataclass
