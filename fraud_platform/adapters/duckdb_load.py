@@ -12,7 +12,7 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
-from fraud_platform.errors import StoreError
+from fraud_platform.adapters.duckdb_timeline import end_of_timeline
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.engine import LATENESS_MS
 from fraud_platform.features.plan import EntityPlan
@@ -45,7 +45,7 @@ def prepare(
         "from ingest.labels union all select transaction_id, outcome, known_at from live_labels"
     )
     if watermark is None:
-        watermark = _end(connection)
+        watermark = end_of_timeline(connection, "all_transactions", "all_labels")
     connection.execute(
         f"create or replace temp table known_transactions as select {names} from all_transactions "
         f"where event_time < {watermark}"
@@ -280,16 +280,6 @@ def _halves(text: str, name: str) -> str:
 
 def _answer(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:
     return iter(connection.sql(query).to_arrow_reader(BATCH_ROWS))
-
-
-def _end(connection: duckdb.DuckDBPyConnection) -> int:
-    row = connection.execute(
-        "select max(moment) from (select max(event_time) as moment from all_transactions "
-        "union all select max(known_at) from all_labels)"
-    ).fetchone()
-    if row is None or row[0] is None:
-        raise StoreError("online store: the warehouse holds no transactions; run ingest first")
-    return int(row[0]) + 1
 
 
 def _register(

@@ -18,11 +18,15 @@ from fraud_platform.schema import TRANSACTION_COLUMNS, LabelEvent, Transaction
 BATCH_ROWS = 20_000
 
 
-def end_of_timeline(connection: duckdb.DuckDBPyConnection) -> int:
-    """One past the last moment at which anything became known (ms UTC)."""
+def end_of_timeline(
+    connection: duckdb.DuckDBPyConnection,
+    transactions: str = "ingest.transactions",
+    labels: str = "ingest.labels",
+) -> int:
+    """One past the last moment at which anything became known (ms UTC). StoreError where nothing did."""
     row = connection.execute(
-        "select max(moment) from (select max(event_time) as moment from ingest.transactions "
-        "union all select max(known_at) from ingest.labels)"
+        f"select max(moment) from (select max(event_time) as moment from {transactions} "
+        f"union all select max(known_at) from {labels})"
     ).fetchone()
     if row is None or row[0] is None:
         raise StoreError("online store: the warehouse holds no transactions; run ingest first")

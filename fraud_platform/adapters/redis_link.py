@@ -45,6 +45,10 @@ class Limits:
     claim_s: float = 0.1
 
 
+PATIENT = Limits(connect_s=5.0, command_s=30.0, wait_s=30.0)
+"""For a load or a replay: it sends much at once, and no payment waits for it."""
+
+
 class Script:
     """A Lua script: sent by its digest, in full to a server that does not know it."""
 

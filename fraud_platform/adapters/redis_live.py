@@ -17,12 +17,9 @@ from pathlib import Path
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.go_live import Logs, once, take
 from fraud_platform.adapters.redis import READY, RedisStore, namespace_of
-from fraud_platform.adapters.redis_link import Limits
+from fraud_platform.adapters.redis_link import PATIENT
 from fraud_platform.adapters.redis_load import drop_store, load_from_warehouse
 from fraud_platform.features.contract import FeatureContract
-
-PATIENT = Limits(connect_s=5.0, command_s=30.0, wait_s=30.0)
-"""A load sends much at once, and no payment waits for it."""
 
 Progress = Callable[[str], None]
 

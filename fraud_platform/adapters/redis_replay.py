@@ -14,12 +14,9 @@ from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.lmdb_load import Progress
 from fraud_platform.adapters.parity_replay import LoadStore, OpenStore
 from fraud_platform.adapters.redis import RedisStore
-from fraud_platform.adapters.redis_link import Limits
+from fraud_platform.adapters.redis_link import PATIENT
 from fraud_platform.adapters.redis_load import drop_store, load_from_warehouse
 from fraud_platform.features.contract import FeatureContract
-
-PATIENT = Limits(connect_s=5.0, command_s=30.0, wait_s=30.0)
-"""A replay and a load send much at once, and no payment waits for them."""
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def _sides(platform: Platform, cache: Path, stack: ExitStack) -> dict[str, Round
     """Everything is ready to be timed: Feast, ours on LMDB, ours on Redis."""
     from fraud_platform.adapters.lmdb import LmdbStore
     from fraud_platform.adapters.redis import RedisStore
-    from fraud_platform.adapters.redis_replay import PATIENT
+    from fraud_platform.adapters.redis_link import PATIENT
     from tests.perf.events import Payments
 
     missing = missing_redis()

@@ -51,7 +51,7 @@ def _line(name: str, took: Took) -> str:
 def _stores(platform: Platform) -> Iterator[dict[str, FeatureStore]]:
     from fraud_platform.adapters.lmdb import LmdbStore
     from fraud_platform.adapters.redis import RedisStore
-    from fraud_platform.adapters.redis_replay import PATIENT
+    from fraud_platform.adapters.redis_link import PATIENT
 
     home, contract = platform.settings.home, platform.contract
     home.mkdir(parents=True, exist_ok=True)
