@@ -69,6 +69,19 @@ def test_other_content_under_a_known_id_is_a_conflict(api: Api, transaction_requ
     assert (answer.status, read(answer)["field"]) == (409, "transaction_id")
 
 
+def test_an_event_that_is_too_old_to_be_exact_is_refused(api: Api, transaction_request: Build) -> None:
+    """Once answered as if the service were out of order: a client would have asked again for ever."""
+    day = 86_400_000
+    keys = {"card_id": "old-card", "merchant_id": "old-shop"}
+    for number, age in enumerate((90, 60, 20, 0)):
+        request = transaction_request(transaction_id=f"t-age{number}", event_time=NOW_MS - age * day, **keys)
+        assert post(api, "/v1/decisions", request).status == 200
+    late = transaction_request(transaction_id="t-too-late", event_time=NOW_MS - 80 * day, **keys)
+    answer = post(api, "/v1/decisions", late)
+    assert (answer.status, read(answer)["field"]) == (422, "event_time")
+    assert api.answer("GET", "/v1/decisions/t-too-late", b"").status == 404
+
+
 def test_a_problem_names_field_value_and_rule(api: Api, transaction_request: Build) -> None:
     answer = post(api, "/v1/decisions", transaction_request(currency="EURO"))
     assert (answer.status, answer.content_type) == (422, b"application/problem+json")
