@@ -43,7 +43,7 @@ def request_body() -> str:
 
 def test_every_mention_of_a_command_names_one_that_exists() -> None:
     known = get_command(app).commands  # type: ignore[attr-defined]
-    named = set(re.findall(rf"{re.escape(PROGRAM)} ([a-z]+)", README))
+    named = set(re.findall(rf"{re.escape(PROGRAM)} ([a-z-]+)", README))
     assert named
     assert named <= set(known)
 
