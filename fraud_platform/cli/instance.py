@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -125,9 +126,19 @@ def _tools_silenced() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _own_termination() -> Iterator[None]:
+    """Dagster handles SIGTERM while it executes, and afterwards too; what was set before holds again."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def run_job(defs: dg.Definitions, name: str, run_config: Mapping[str, Any] | None = None) -> JobReport:
     """Executes a job in this process. Raises JobFailedError naming the step and its cause."""
-    with _steps() as handler, _tools_silenced():
+    with _steps() as handler, _tools_silenced(), _own_termination():
 
         @dg.logger(config_schema={})
         def terminal(_: dg.InitLoggerContext) -> logging.Logger:
