@@ -3,8 +3,8 @@
   later is built. What is needed of the past is condensed first, so that an added day costs what a day costs: the
   windows of the new rows begin in one stretch of time for each length, as long as the new rows are. Within these
   stretches rows are kept by their moments; what lies between two stretches is inside of a window as a whole or
-  outside, so that a key's totals there are one row. Of a value's past only its last occurrence decides; the values
-  that do not come again in the new rows are counted by that (gone).
+  outside, so that a key's totals there are one row. Of a value's past only its last occurrence decides; of those that do not
+  come again in the new rows only the number at each moment.
 -#}
 
 {#- The moment, or none where the whole table is built. -#}
@@ -16,11 +16,14 @@
   {{ column ~ ' >= ' ~ built_through() if built_through() is not none else 'true' }}
 {%- endmacro -%}
 
-{#- CTEs that turn `timeline` into `condensed`: of the past of the new rows' keys, what their windows can tell apart. -#}
-{%- macro condensed(keys, plan) -%}
+{#-
+  CTEs up to `recent`: the new rows, and the last occurrence of each value that comes again in them. Only among these
+  are neighbours looked for; is_new tells them apart.
+-#}
+{%- macro recent(keys, plan) -%}
 {%- set values = plan['distinct'] | reject('in', keys) | list -%}
 {%- set summed, reduced = plan['totals'] | list, plan['facts'] | list -%}
-new_rows as (
+new_rows {{ adapter.dispatch('kept')() }} (
 
   select * from timeline where {{ is_new_row('moment') }}
 
@@ -32,7 +35,7 @@ last_row as (
 
 ),
 
-past as (
+past {{ adapter.dispatch('kept')() }} (
 
   select
     moment,
@@ -59,42 +62,75 @@ last_{{ of }} as (
 
 ),
 {% endfor %}
-condensed as (
+recent as (
 
   select
-    transaction_id, event_time, moment, place, {{ (keys + values + summed + reduced) | join(', ') }}
-    {%- for of in plan['distinct'] %}, 0 as gone_{{ of }}{% endfor %}
+    true as is_new, transaction_id, event_time, moment, place, {{ (keys + values + summed + reduced) | join(', ') }}
   from new_rows
-
-  union all
-
-  select null, null, stretch, null, {{ keys | join(', ') }}
-    {%- for _ in values %}, null{% endfor %}
-    {%- for name in summed %}, sum({{ name }}){% endfor %}
-    {%- for name in reduced %}, {{ plan['facts'][name][0] }}({{ name }}){% endfor %}
-    {%- for _ in plan['distinct'] %}, 0{% endfor %}
-  from past
-  group by stretch, {{ keys | join(', ') }}
   {%- for of in plan['distinct'] %}
 
   union all
 
-  select null, null, stretch, null, {{ keys | join(', ') }}
+  select false, null, null, stretch, null, {{ keys | join(', ') }}
     {%- for value in values %}, {{ value if value == of else 'null' }}{% endfor %}
     {%- for _ in summed + reduced %}, null{% endfor %}
-    {%- for _ in plan['distinct'] %}, 0{% endfor %}
   from last_{{ of }}
   where comes_again
+  {%- endfor %}
+
+),
+{%- endmacro -%}
+
+{#- CTEs that turn `neighbours` of `recent` into `condensed`: the new rows, and one row a key and moment of the past. -#}
+{%- macro condensed(keys, plan) -%}
+{%- set summed, reduced = plan['totals'] | list, plan['facts'] | list -%}
+past_parts as (
+
+  select stretch as moment, {{ keys | join(', ') }}
+    {%- for name in summed %}, sum({{ name }}) as {{ name }}{% endfor %}
+    {%- for name in reduced %}, {{ plan['facts'][name][0] }}({{ name }}) as {{ name }}{% endfor %}
+    {%- for name in plan['presence'] %}, 0 as {{ name }}{% endfor %}
+  from past
+  group by stretch, {{ keys | join(', ') }}
+  {%- if plan['distinct'] %}
 
   union all
 
-  select null, null, stretch, null, {{ keys | join(', ') }}
-    {%- for _ in values + summed + reduced %}, null{% endfor %}
-    {%- for other in plan['distinct'] %}, {{ 'count(*)' if other == of else '0' }}{% endfor %}
+  select moment, {{ keys | join(', ') }}
+    {%- for _ in summed + reduced %}, null{% endfor %}
+    {%- for expression in plan['presence'].values() %}, {{ expression }}{% endfor %}
+  from neighbours
+  where not is_new
+  {%- endif %}
+  {%- for of in plan['distinct'] %}
+
+  union all
+
+  select stretch, {{ keys | join(', ') }}
+    {%- for _ in summed + reduced %}, null{% endfor %}
+    {%- for name in plan['presence'] %}, {{ 'count(*)' if name in plan['presence_of'][of] else '0' }}{% endfor %}
   from last_{{ of }}
   where not comes_again
   group by stretch, {{ keys | join(', ') }}
   {%- endfor %}
+
+),
+
+condensed as (
+
+  select transaction_id, event_time, moment, place, {{ (keys + summed + reduced) | join(', ') }}
+    {%- for name, expression in plan['presence'].items() %}, {{ expression }} as {{ name }}{% endfor %}
+  from neighbours
+  where is_new
+
+  union all
+
+  select null, null, moment, null, {{ keys | join(', ') }}
+    {%- for name in summed %}, sum({{ name }}){% endfor %}
+    {%- for name in reduced %}, {{ plan['facts'][name][0] }}({{ name }}){% endfor %}
+    {%- for name in plan['presence'] %}, sum({{ name }}){% endfor %}
+  from past_parts
+  group by moment, {{ keys | join(', ') }}
 
 ),
 {%- endmacro -%}
@@ -119,6 +155,23 @@ condensed as (
     {%- endfor %}
     when true then {{ begin[windows | last] if windows else built_through() }} - 1
   end
+{%- endmacro -%}
+
+{#- Of a CTE: whether each that reads it computes it again, of the few columns and rows that it needs, or once for all. -#}
+{%- macro default__read_anew() -%}
+  as
+{%- endmacro -%}
+
+{%- macro duckdb__read_anew() -%}
+  as not materialized
+{%- endmacro -%}
+
+{%- macro default__kept() -%}
+  as
+{%- endmacro -%}
+
+{%- macro duckdb__kept() -%}
+  as materialized
 {%- endmacro -%}
 
 {#- One transaction: what was built of these moments before goes as the new rows come. -#}

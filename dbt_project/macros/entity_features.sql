@@ -9,7 +9,7 @@
 {%- set columns = columns_read(keys, features) -%}
 {%- set has_reports = features | selectattr('stream', 'defined') | list | length > 0 -%}
 
-with streams as (
+with streams {{ adapter.dispatch('read_anew')() }} (
 
   select
     transaction_id,
@@ -40,7 +40,7 @@ with streams as (
 
 ),
 
-timeline as (
+timeline {{ adapter.dispatch('read_anew')() }} (
 
   select
     transaction_id,
@@ -61,7 +61,7 @@ timeline as (
 
 ),
 {% if built_through() is not none %}
-{{ condensed(keys, plan) }}
+{{ recent(keys, plan) }}
 {% endif %}
 neighbours as (
 
@@ -71,10 +71,12 @@ neighbours as (
     lag(moment) {{ occurrences(keys, of) }} as previous_{{ of }},
     lead(moment) {{ occurrences(keys, of) }} as next_{{ of }}
     {%- endfor %}
-  from {{ 'timeline' if built_through() is none else 'condensed' }}
+  from {{ 'timeline' if built_through() is none else 'recent' }}
 
 ),
-
+{% if built_through() is not none %}
+{{ condensed(keys, plan) }}
+{% endif %}
 running_totals as (
 
   select
@@ -87,12 +89,12 @@ running_totals as (
     {{ running_total(name, keys, name.startswith('count_')) }} as {{ name }}
     {%- endfor %}
     {%- for name, expression in plan['presence'].items() %},
-    {{ running_total(expression, keys, true) }} as {{ name }}
+    {{ running_total(expression if built_through() is none else name, keys, true) }} as {{ name }}
     {%- endfor %}
     {%- for name, of in plan['facts'].items() %},
     {{ of[0] }}({{ name }}) {{ running(keys) }} as {{ name }}
     {%- endfor %}
-  from neighbours
+  from {{ 'neighbours' if built_through() is none else 'condensed' }}
 
 ),
 
@@ -125,12 +127,13 @@ select * from final
 
 {#-
   What an entity's features need together. totals: name -> the integer of a row that is summed; facts; distinct: columns
-  whose neighbours are needed, and presence: name -> what is summed of them; looked_up: window -> the totals that are needed at its start.
+  whose neighbours are needed, and presence: name -> what is summed of them, presence_of:
+  column -> these names; looked_up: window -> the totals that are needed at its start.
   A value is present from an occurrence whose predecessor has left the window until one that leaves it before its
   successor comes, so that different values are counted by two running totals, of starts and of ends.
 -#}
 {%- macro plan_of(features) -%}
-  {%- set plan = {'totals': {}, 'facts': {}, 'distinct': [], 'presence': {}, 'looked_up': {}} -%}
+  {%- set plan = {'totals': {}, 'facts': {}, 'distinct': [], 'presence': {}, 'presence_of': {}, 'looked_up': {}} -%}
   {%- for feature in features -%}
     {%- set needs, window_ms = aggregate(feature), feature['window_ms'] -%}
     {%- set names = needs['totals'] | list -%}
@@ -140,6 +143,7 @@ select * from final
       {%- set of = needs['distinct'] -%}
       {%- do plan['distinct'].append(of) if of not in plan['distinct'] -%}
       {%- do plan['presence'].update({starts(of, window_ms): is_start(of, window_ms), ends(of, window_ms): is_end(of, window_ms)}) -%}
+      {%- do plan['presence_of'].setdefault(of, []).extend([starts(of, window_ms), ends(of, window_ms)]) -%}
       {%- do names.append(ends(of, window_ms)) -%}
     {%- endif -%}
     {%- if window_ms -%}
@@ -163,5 +167,5 @@ select * from final
 {%- endmacro -%}
 
 {%- macro one_where(of, condition) -%}
-  case when {{ of }} is not null and ({{ condition }}) then 1 {{ 'end' if built_through() is none else 'else 0 end + gone_' ~ of }}
+  case when {{ of }} is not null and ({{ condition }}) then 1 end
 {%- endmacro -%}
