@@ -17,6 +17,7 @@ ui: setup
 
 bench: setup
 	$(BIN)/python -m tests.perf.bench
+	$(BIN)/python -m tests.perf.offline
 
 lint: setup
 	$(BIN)/ruff check .
