@@ -161,10 +161,10 @@ class LmdbStore:
     def _follow(self, moved: bytes) -> None:
         """Goes on with the store that took this one's place; StoreMovedError: it has another contract."""
         contract, bundle = moved.decode().split(" ", 1)
+        if contract != self.contract.hash:
+            raise StoreMovedError(self.path, contract, bundle)  # and again at each further event
         self._env.close()
         finish_move(self.path)
-        if contract != self.contract.hash:
-            raise StoreMovedError(self.path, contract, bundle)
         self._open()
 
     def _claim(self, session: LmdbSession) -> None:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from fraud_platform.adapters.bundle_files import load_bundle
 from fraud_platform.adapters.decision_log import DecisionLog, decision_key, label_key
-from fraud_platform.adapters.lmdb import LmdbStore
+from fraud_platform.adapters.lmdb import LmdbStore, finish_move
 from fraud_platform.adapters.redis import RedisStore, open_live
 from fraud_platform.errors import SettingsError, StoreMovedError
 from fraud_platform.features.contract import FeatureContract
@@ -66,7 +66,7 @@ class Service:
         sync = settings.sync_every
         self.decisions = DecisionLog.claim(settings.state / "decisions", sync_every=sync, key_of=decision_key)
         self.labels = DecisionLog.claim(settings.state / "labels", sync_every=sync, key_of=label_key)
-        self._start(settings.bundle)
+        self._start(load_bundle(settings.bundle))
 
     @property
     def bundle(self) -> Bundle:
@@ -91,12 +91,14 @@ class Service:
         except StoreMovedError as moved:
             if not moved.bundle:
                 raise
+            bundle = load_bundle(Path(moved.bundle))
             self.decider.close()
-            self._start(Path(moved.bundle))
+            self.store.close()
+            finish_move(self._settings.state / "store")
+            self._start(bundle)
         return ask(self.decider)
 
-    def _start(self, folder: Path) -> None:
-        bundle = load_bundle(folder)
+    def _start(self, bundle: Bundle) -> None:
         self.store = self._open_store(bundle.contract)
         self.decider = Decider(bundle, self.store, self.decisions, self._clock, self.labels)
 
