@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 
 import lmdb
-import msgspec
 
 from fraud_platform.adapters.decision_log_files import (
     EMPTY,
@@ -33,7 +32,7 @@ from fraud_platform.adapters.decision_log_files import (
 )
 from fraud_platform.errors import DecisionLogError
 
-__all__ = ["DecisionLog", "LoggedRecord", "decision_key", "label_key", "read_records", "verify"]
+__all__ = ["DecisionLog", "LoggedRecord", "read_records", "verify"]
 
 SEGMENT_BYTES = 64 << 20
 WORKERS_MAX = 64
@@ -41,21 +40,6 @@ WORKERS_MAX = 64
 
 class ChainTakenError(DecisionLogError):
     """Another process writes this chain."""
-
-
-class KeyedRecord(msgspec.Struct):
-    """The part of a record that names it."""
-
-    transaction_id: str
-
-
-def label_key(payload: bytes) -> str:
-    """A label event has no id: its canonical content names it."""
-    return payload.decode()
-
-
-def decision_key(payload: bytes) -> str:
-    return msgspec.json.decode(payload, type=KeyedRecord).transaction_id
 
 
 class DecisionLog:
@@ -72,7 +56,7 @@ class DecisionLog:
         *,
         sync_every: int = 0,
         segment_bytes: int = SEGMENT_BYTES,
-        key_of: Callable[[bytes], str] = decision_key,
+        key_of: Callable[[bytes], str],
     ) -> None:
         if worker == INDEX or not worker.replace("-", "").isalnum():
             raise DecisionLogError(f"worker {worker!r}: a name of letters, digits and hyphens, not {INDEX!r}")
@@ -88,9 +72,7 @@ class DecisionLog:
         self._file = self._segment_file(self.head.segment)
 
     @classmethod
-    def claim(
-        cls, folder: Path, *, sync_every: int = 0, key_of: Callable[[bytes], str] = decision_key
-    ) -> DecisionLog:
+    def claim(cls, folder: Path, *, sync_every: int = 0, key_of: Callable[[bytes], str]) -> DecisionLog:
         """The first worker's chain that no process writes: a restarted worker goes on with its own."""
         for number in range(1, WORKERS_MAX + 1):
             try:

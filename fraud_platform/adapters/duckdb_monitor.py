@@ -11,23 +11,23 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import duckdb
-import msgspec
 import numpy as np
 import pyarrow as pa
 
-from fraud_platform.adapters.decision_log import LoggedRecord, read_records
 from fraud_platform.adapters.duckdb import Warehouse
+from fraud_platform.adapters.journal import LoggedDecision, LoggedLabel, read_decisions, read_labels
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.monitor import Decisions
 from fraud_platform.schema import LabelEvent
-from fraud_platform.serve import DecisionRecord
 
 DECISIONS = "monitor.decisions"
 LABELS = "monitor.labels"
 ROWS_AT_ONCE = 20_000
+
+Logged = TypeVar("Logged")
 
 _TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
 _DECISION_COLUMNS: dict[str, pa.DataType] = {
@@ -66,20 +66,20 @@ class LoadReport:
 
 
 def load_decisions(
-    warehouse: Warehouse, folder: Path, contract_of: Callable[[str], FeatureContract]
+    warehouse: Warehouse, state: Path, contract_of: Callable[[str], FeatureContract]
 ) -> LoadReport:
     """Add what the decision log holds and monitor.decisions does not.
 
     contract_of: the feature contract of a bundle, by its id; a new contract's features become new columns.
     """
-    batches = _batches(warehouse, DECISIONS, folder)
+    batches = _batches(read_decisions(state, _known(warehouse, DECISIONS)))
     tables = (_decision_table(batch, contract_of) for batch in batches)
     return _append(warehouse, DECISIONS, _DECISION_COLUMNS, tables)
 
 
-def load_labels(warehouse: Warehouse, folder: Path) -> LoadReport:
+def load_labels(warehouse: Warehouse, state: Path) -> LoadReport:
     """Add the posted label events that monitor.labels does not hold."""
-    tables = (_label_table(batch) for batch in _batches(warehouse, LABELS, folder))
+    tables = (_label_table(batch) for batch in _batches(read_labels(state, _known(warehouse, LABELS))))
     return _append(warehouse, LABELS, _LABEL_COLUMNS, tables)
 
 
@@ -136,8 +136,7 @@ def _fetch(warehouse: Warehouse, query: str, parameters: list[Any]) -> pa.Table:
         return cast(pa.Table, connection.sql(query, params=parameters).to_arrow_table())
 
 
-def _batches(warehouse: Warehouse, table: str, folder: Path) -> Iterator[list[LoggedRecord]]:
-    records = read_records(folder, _known(warehouse, table))
+def _batches(records: Iterator[Logged]) -> Iterator[list[Logged]]:
     while batch := list(islice(records, ROWS_AT_ONCE)):
         yield batch
 
@@ -177,19 +176,18 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, part: pa.Table) -
     connection.unregister("loaded_part")
 
 
-def _decision_table(batch: list[LoggedRecord], contract_of: Callable[[str], FeatureContract]) -> pa.Table:
-    records = [msgspec.json.decode(logged.payload, type=DecisionRecord) for logged in batch]
+def _decision_table(batch: list[LoggedDecision], contract_of: Callable[[str], FeatureContract]) -> pa.Table:
     parts = []
-    for bundle_id in dict.fromkeys(record.bundle_id for record in records):
-        pairs = [(g, r) for g, r in zip(batch, records, strict=True) if r.bundle_id == bundle_id]
-        parts.append(_bundle_table(pairs, contract_of(bundle_id)))
+    for bundle_id in dict.fromkeys(logged.record.bundle_id for logged in batch):
+        chosen = [logged for logged in batch if logged.record.bundle_id == bundle_id]
+        parts.append(_bundle_table(chosen, contract_of(bundle_id)))
     return pa.concat_tables(parts, promote_options="default")
 
 
-def _bundle_table(pairs: list[tuple[LoggedRecord, DecisionRecord]], contract: FeatureContract) -> pa.Table:
-    rows = [_decision_row(logged, record) for logged, record in pairs]
-    table = _table(rows, _DECISION_COLUMNS)
-    vectors = [record.vector for _, record in pairs]
+def _bundle_table(batch: list[LoggedDecision], contract: FeatureContract) -> pa.Table:
+    table = _table([_decision_row(logged) for logged in batch], _DECISION_COLUMNS)
+    unknown = (None,) * len(contract.features)
+    vectors = [logged.record.vector or unknown for logged in batch]
     for place, feature in enumerate(contract.features):
         kind = _TEXT if feature.dtype == "category" else _REAL
         values = pa.array([vector[place] for vector in vectors], kind)
@@ -197,7 +195,8 @@ def _bundle_table(pairs: list[tuple[LoggedRecord, DecisionRecord]], contract: Fe
     return table
 
 
-def _decision_row(logged: LoggedRecord, record: DecisionRecord) -> tuple[Any, ...]:
+def _decision_row(logged: LoggedDecision) -> tuple[Any, ...]:
+    record = logged.record
     return (
         logged.worker,
         logged.sequence,
@@ -215,10 +214,10 @@ def _decision_row(logged: LoggedRecord, record: DecisionRecord) -> tuple[Any, ..
     )
 
 
-def _label_table(batch: list[LoggedRecord]) -> pa.Table:
+def _label_table(batch: list[LoggedLabel]) -> pa.Table:
     rows = []
     for logged in batch:
-        event = msgspec.json.decode(logged.payload, type=LabelEvent)
+        event = logged.record.event
         known = (event.transaction_id, event.source, event.outcome, event.known_at)
         rows.append((logged.worker, logged.sequence, *known))
     return _table(rows, _LABEL_COLUMNS)

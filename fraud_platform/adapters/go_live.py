@@ -18,13 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import lmdb
-import msgspec
 
-from fraud_platform.adapters.decision_log_files import read_records
 from fraud_platform.adapters.duckdb import Warehouse
+from fraud_platform.adapters.journal import LoggedDecision, LoggedLabel, read_decisions, read_labels
 from fraud_platform.adapters.lmdb import (
     MOVED,
     LmdbStore,
@@ -40,7 +39,6 @@ from fraud_platform.errors import StoreError, TooLateError
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.engine import FeatureStore
 from fraud_platform.schema import LabelEvent, Transaction
-from fraud_platform.serve.record import DecisionRecord
 
 STAMP = "store.source"
 LITTLE = 200
@@ -49,6 +47,7 @@ ROUNDS_MAX = 20
 Event = Transaction | LabelEvent
 Positions = dict[str, Mapping[str, int]]
 Progress = Callable[[str], None]
+Logged = TypeVar("Logged", LoggedDecision, LoggedLabel)
 
 
 class CountingStore(FeatureStore, Protocol):
@@ -90,15 +89,17 @@ class Logs:
 
         Labels are read first: the transaction of each is then among the decisions.
         """
-        learned = [_label(payload) for payload in self._read("labels")]
-        decided = [_request(payload) for payload in self._read("decisions")]
+        learned = [one.record.event for one in self._read("labels", read_labels)]
+        decided = [one.record.request for one in self._read("decisions", read_decisions)]
         return sorted([*decided, *learned], key=_moment)
 
-    def _read(self, name: str) -> Iterator[bytes]:
+    def _read(
+        self, name: str, read: Callable[[Path, Mapping[str, int]], Iterator[Logged]]
+    ) -> Iterator[Logged]:
         after = dict(self.positions.get(name, {}))
-        for logged in read_records(self.state / name, after):
+        for logged in read(self.state, after):
             after[logged.worker] = logged.sequence
-            yield logged.payload
+            yield logged
         self.positions[name] = after
 
 
@@ -221,14 +222,6 @@ def once(events: Iterable[Event]) -> list[Event]:
     events = list(events)
     first = {e.transaction_id: e for e in reversed(events) if isinstance(e, Transaction)}
     return [*first.values(), *(e for e in events if isinstance(e, LabelEvent))]
-
-
-def _request(payload: bytes) -> Transaction:
-    return msgspec.json.decode(payload, type=DecisionRecord).request
-
-
-def _label(payload: bytes) -> LabelEvent:
-    return msgspec.json.decode(payload, type=LabelEvent)
 
 
 def _moment(event: Event) -> tuple[int, int, str]:

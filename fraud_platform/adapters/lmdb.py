@@ -52,6 +52,7 @@ class LmdbStore:
     ) -> None:
         self.path = path
         self.contract = contract
+        self.sequence: int | None = None
         self.engine = Engine(contract)
         self.codecs = {plan.number: EntryCodec(plan) for plan in self.engine.plans}
         self._is_synced = is_synced
@@ -141,6 +142,7 @@ class LmdbStore:
                 with self._env.begin(write=True) as txn:
                     moved = txn.get(MOVED, db=self.tables["meta"])
                     if moved is None:
+                        self.sequence = txn.id()
                         return work(LmdbSession(txn, self.tables, self.codecs, self.engine))
             except lmdb.MapFullError:
                 grow(self._env, self.path)

@@ -73,6 +73,7 @@ class RedisStore:
     ) -> None:
         self.url = url
         self.contract = contract
+        self.sequence: int | None = None  # the nodes of a cluster share no order
         self.engine = Engine(contract)
         self.names = Names(namespace)
         self.codecs = {plan.number: EntryCodec(plan) for plan in self.engine.plans}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fraud_platform.adapters.bundle_files import load_bundle
-from fraud_platform.adapters.decision_log import DecisionLog, decision_key, label_key
+from fraud_platform.adapters.journal import Journal
 from fraud_platform.adapters.lmdb import LmdbStore, finish_move
 from fraud_platform.adapters.redis import RedisStore, open_live
 from fraud_platform.errors import SettingsError, StoreMovedError
@@ -63,9 +63,7 @@ class Service:
     def __init__(self, settings: ServiceSettings, clock: Callable[[], int]) -> None:
         self._settings = settings
         self._clock = clock
-        sync = settings.sync_every
-        self.decisions = DecisionLog.claim(settings.state / "decisions", sync_every=sync, key_of=decision_key)
-        self.labels = DecisionLog.claim(settings.state / "labels", sync_every=sync, key_of=label_key)
+        self.journal = Journal(settings.state, sync_every=settings.sync_every)
         self._start(load_bundle(settings.bundle))
 
     @property
@@ -82,7 +80,7 @@ class Service:
         return self._following(lambda decider: decider.learn(request))
 
     def close(self) -> None:
-        for part in (self.decider, self.decisions, self.labels, self.store):
+        for part in (self.decider, self.journal, self.store):
             part.close()
 
     def _following(self, ask: Callable[[Decider], Answer]) -> Answer:
@@ -100,7 +98,7 @@ class Service:
 
     def _start(self, bundle: Bundle) -> None:
         self.store = self._open_store(bundle.contract)
-        self.decider = Decider(bundle, self.store, self.decisions, self._clock, self.labels)
+        self.decider = Decider(bundle, self.store, self.journal, self._clock)
 
     def _open_store(self, contract: FeatureContract) -> LmdbStore | RedisStore:
         if self._settings.store:
@@ -109,5 +107,5 @@ class Service:
             self._settings.state / "store",
             contract,
             is_synced=self._settings.sync_every == 1,
-            writer=self.decisions.worker,
+            writer=self.journal.worker,
         )

@@ -39,10 +39,8 @@ def decisions(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
     state = platform.settings.service_state
     if not platform.warehouse.exists("ingest.transactions"):
         raise SourceError(f"no transactions in {platform.warehouse.path}: fraud-platform run first")
-    loaded = load_decisions(
-        platform.warehouse, state / "decisions", lambda digest: _bundle(platform, digest).contract
-    )
-    labels = load_labels(platform.warehouse, state / "labels")
+    loaded = load_decisions(platform.warehouse, state, lambda digest: _bundle(platform, digest).contract)
+    labels = load_labels(platform.warehouse, state)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": loaded.total_count,

@@ -49,9 +49,14 @@ class Seen(NamedTuple):
 
 
 class FeatureStore(Protocol):
-    """An online store: every call is one atomic change."""
+    """An online store: every call is one atomic change.
+
+    sequence: the number of the last change by this process, in the order of all changes of the store; None
+    where the store numbers none.
+    """
 
     contract: FeatureContract
+    sequence: int | None
 
     def observe(self, transaction: Transaction) -> Observation: ...
 

@@ -6,7 +6,7 @@ Does not belong here: HTTP, files, LMDB (adapters); nothing here imports pandas 
 
 from fraud_platform.serve.decider import ConflictError, Decider
 from fraud_platform.serve.judge import Judge, Judgement
-from fraud_platform.serve.record import Decision, DecisionRecord, Reason
+from fraud_platform.serve.record import Decision, DecisionRecord, LabelRecord, Reason
 from fraud_platform.serve.requests import parse_label, parse_transaction
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "DecisionRecord",
     "Judge",
     "Judgement",
+    "LabelRecord",
     "Reason",
     "parse_label",
     "parse_transaction",

@@ -1,7 +1,7 @@
 """One request, one decision: validate, observe, judge, record, and only then answer.
 
 Belongs here: the order of these steps, and what a repeated or contradictory request gets.
-Does not belong here: HTTP (`adapters.http`), files (`adapters.decision_log`), the judgement itself (`judge`).
+Does not belong here: HTTP (`adapters.http`), files (`adapters.journal`), the judgement itself (`judge`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Protocol
 
-import msgspec
-
 from fraud_platform.errors import RequestError
 from fraud_platform.package import Bundle
 from fraud_platform.schema import LabelEvent, Transaction
 from fraud_platform.serve.judge import Judge, Judgement, Vector
-from fraud_platform.serve.record import Decision, DecisionRecord, Timings
+from fraud_platform.serve.record import Decision, DecisionRecord, LabelRecord, Timings
 from fraud_platform.serve.requests import Request, canonical, parse_label, parse_transaction
 
 PROPENSITY = 1.0
@@ -38,33 +36,36 @@ class Observation(Protocol):
 class Store(Protocol):
     """The feature store as the decider uses it; `features.engine.FeatureStore` fits."""
 
+    @property
+    def sequence(self) -> int | None:
+        """The number of the store's last change by this process; None where the store numbers none."""
+
     def observe(self, transaction: Transaction) -> Observation: ...
 
     def learn(self, event: LabelEvent) -> object: ...
 
 
-class Log(Protocol):
-    """Append-only records by key. `append` returns when the record survives the process."""
+class Journal(Protocol):
+    """Records of decisions and label events. What appends returns when the record survives the process."""
 
-    def append(self, key: str, payload: bytes) -> object: ...
+    def append(self, record: DecisionRecord) -> None: ...
 
-    def find(self, key: str) -> bytes | None: ...
+    def find(self, transaction_id: str) -> DecisionRecord | None: ...
+
+    def append_label(self, record: LabelRecord) -> bool: ...
 
 
 class Decider:
-    """Decides with one bundle, one store and one log. Not safe for several threads at once.
+    """Decides with one bundle, one store and one journal. Not safe for several threads at once.
 
-    clock: the present in ms UTC; labels: the log of label events that were posted.
+    clock: the present in ms UTC.
     """
 
-    def __init__(
-        self, bundle: Bundle, store: Store, log: Log, clock: Callable[[], int], labels: Log | None = None
-    ) -> None:
+    def __init__(self, bundle: Bundle, store: Store, journal: Journal, clock: Callable[[], int]) -> None:
         self.bundle = bundle
         self._judge = Judge(bundle)
         self._store = store
-        self._log = log
-        self._labels = labels
+        self._journal = journal
         self._clock = clock
         self._extras = frozenset(
             feature.name.removeprefix("extra_")
@@ -81,9 +82,9 @@ class Decider:
         started = perf_counter_ns()
         now_ms = self._clock()
         transaction = parse_transaction(request, now_ms, self._extras)
-        recorded = self._log.find(transaction.transaction_id)
+        recorded = self._journal.find(transaction.transaction_id)
         if recorded is not None:
-            return self._repeat(transaction, _decoded(recorded))
+            return self._repeat(transaction, recorded)
         observed = perf_counter_ns()
         observation = self._store.observe(transaction)
         judged = perf_counter_ns()
@@ -91,21 +92,21 @@ class Decider:
         ended = perf_counter_ns()
         timings = Timings(_us(observed, judged), _us(judged, ended), _us(started, ended))
         record = self._record(transaction, now_ms, observation, judgement, timings)
-        self._log.append(transaction.transaction_id, msgspec.json.encode(record))
+        self._journal.append(record)
         return Decision.of(record, is_repeat=False)
 
     def decision(self, transaction_id: str) -> Decision | None:
         """The recorded decision on a transaction, None when there is none."""
-        recorded = self._log.find(transaction_id)
-        return None if recorded is None else Decision.of(_decoded(recorded), is_repeat=True)
+        recorded = self._journal.find(transaction_id)
+        return None if recorded is None else Decision.of(recorded, is_repeat=True)
 
     def learn(self, request: Request) -> LabelEvent:
         """Take in a label event; the same event again changes nothing. RequestError when it is invalid."""
-        event = parse_label(request, self._clock())
+        now_ms = self._clock()
+        event = parse_label(request, now_ms)
         self._store.learn(event)
-        content = canonical(event)
-        if self._labels is not None and self._labels.find(content.decode()) is None:
-            self._labels.append(content.decode(), content)
+        sequence = self._store.sequence
+        self._journal.append_label(LabelRecord(event=event, received_at=now_ms, store_sequence=sequence))
         return event
 
     def close(self) -> None:
@@ -130,6 +131,7 @@ class Decider:
             decided_at=now_ms,
             request=transaction,
             vector=observation.vector,
+            store_sequence=self._store.sequence,
             is_late=observation.is_late,
             raw_score=judgement.raw_score,
             probability=judgement.probability,
@@ -139,14 +141,11 @@ class Decider:
             rules=judgement.rules,
             shadow_rules=judgement.shadow_rules,
             tier=judgement.tier,
+            decided_by=judgement.decided_by,
             bundle_id=self.bundle.id,
             propensity=PROPENSITY,
             timings=timings,
         )
-
-
-def _decoded(payload: bytes) -> DecisionRecord:
-    return msgspec.json.decode(payload, type=DecisionRecord)
 
 
 def _us(start_ns: int, end_ns: int) -> int:

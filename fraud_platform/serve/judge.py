@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -17,13 +16,12 @@ from fraud_platform.package import Bundle
 from fraud_platform.rules import RuleHit
 from fraud_platform.schema import ACTIONS, CURRENCY_EXPONENTS, Action, Transaction
 from fraud_platform.serve.booster import Booster
-from fraud_platform.serve.record import Reason
+from fraud_platform.serve.record import DecidedBy, Reason, Tier
 
 REASONS_MAX = 4
 FALLBACK_ACTION: Action = "step_up"
 """What a transaction gets that could not be scored, unless a rule is stronger."""
 
-Tier = Literal["rules", "model", "fallback"]
 Vector = tuple[float | str | None, ...]
 
 
@@ -35,6 +33,7 @@ class Judgement:
     probability: float | None
     expected_costs: tuple[float, ...]
     action: Action
+    decided_by: DecidedBy
     reasons: tuple[Reason, ...]
     rules: tuple[str, ...]
     shadow_rules: tuple[str, ...]
@@ -67,16 +66,17 @@ class Judge:
         raw_score, probability = self._score(row)
         base, costs = self._price(probability, amount_of(transaction))
         action, is_rule = _strongest(live, base)
-        spoken: Tier = "fallback" if probability is None else "model"
+        otherwise: DecidedBy = "fallback" if probability is None else "policy"
         return Judgement(
             raw_score=raw_score,
             probability=probability,
             expected_costs=costs,
             action=action,
+            decided_by="rule" if is_rule else otherwise,
             reasons=() if action == "approve" else self._reasons(live, base, row, probability is not None),
             rules=tuple(hit.name for hit in live),
             shadow_rules=tuple(hit.name for hit in hits if not hit.is_live),
-            tier="rules" if is_rule else spoken,
+            tier="rules" if probability is None else "model",
         )
 
     def close(self) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
-from fraud_platform.schema import Action, Transaction
+from fraud_platform.schema import Action, LabelEvent, Transaction
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
+
+Tier = Literal["model", "rules", "request", "fixed"]
+"""The ladder, best first: model and rules over exact features; rules over the features; rules over what the
+request alone tells; a configured answer."""
+DecidedBy = Literal["policy", "rule", "fallback"]
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -25,32 +32,50 @@ class Timings(msgspec.Struct, frozen=True):
 
 
 class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision, with everything needed to compute it again.
+    """One decision, with everything needed to compute it again. Times in ms UTC, costs in major units.
 
-    vector: feature values in the order of the bundle's contract; raw_score and probability are None when
-    the model could not score; tier: what decided (`rules` when they were stronger than model and policy);
-    rules, shadow_rules: names of those that fired; expected_costs: of ACTIONS, in major units; propensity:
-    the probability with which this action was chosen; is_late: the event was older than what one of its keys
-    had seen. Time in ms UTC.
+    vector: feature values in the order of the bundle's contract, None where the store could not answer in
+    time; store_sequence: the number of the store's change that observed the transaction, None where the store
+    numbers none; is_late: the event was older than what one of its keys had seen.
+
+    tier: the rung of the ladder that answered; decided_by: what chose the action on that rung; faults: what
+    was wrong at that moment, sorted. raw_score and probability are None where nothing was scored.
+    expected_costs: of ACTIONS; closed_actions: those that had no capacity left; price: which of the policy's
+    prices decided, empty where no policy did. rules, shadow_rules: names of those that fired. propensity: the
+    probability with which this action was chosen.
     """
 
     version: int = RECORD_VERSION
     transaction_id: str
     decided_at: int
     request: Transaction
-    vector: tuple[float | str | None, ...]
+    vector: tuple[float | str | None, ...] | None
+    store_sequence: int | None = None
+    is_late: bool = False
     raw_score: float | None
     probability: float | None
     expected_costs: tuple[float, ...]
+    closed_actions: tuple[Action, ...] = ()
+    price: str = ""
     action: Action
+    decided_by: DecidedBy
+    tier: Tier
+    faults: tuple[str, ...] = ()
     reasons: tuple[Reason, ...]
     rules: tuple[str, ...]
     shadow_rules: tuple[str, ...]
-    tier: str
     bundle_id: str
     propensity: float
     timings: Timings
-    is_late: bool = False
+
+
+class LabelRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A label event as it was taken in: when, and the number of the store's change that counted it."""
+
+    version: int = RECORD_VERSION
+    event: LabelEvent
+    received_at: int
+    store_sequence: int | None = None
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -61,9 +86,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     action: Action
     probability: float | None
     reasons: tuple[Reason, ...]
-    tier: str
+    tier: Tier
+    decided_by: DecidedBy
     bundle_id: str
     decided_at: int
+    faults: tuple[str, ...] = ()
     is_repeat: bool = False
     is_late: bool = False
 
@@ -75,6 +102,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             probability=record.probability,
             reasons=record.reasons,
             tier=record.tier,
+            decided_by=record.decided_by,
+            faults=record.faults,
             bundle_id=record.bundle_id,
             decided_at=record.decided_at,
             is_repeat=is_repeat,

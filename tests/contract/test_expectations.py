@@ -122,7 +122,7 @@ def scored_log() -> pd.DataFrame:
             "score": random.random(ROWS),
             "probability": random.random(ROWS) * 0.05,
             "action": random.choice(["approve", "step_up", "decline"], ROWS, p=[0.9, 0.06, 0.04]),
-            "tier": random.choice(["rules", "model", "fallback"], ROWS),
+            "tier": random.choice(["rules", "model", "fixed"], ROWS),
             "bundle_id": "0123456789abcdef" * 4,
             "latency_us": random.integers(300, 3000, ROWS),
         }

@@ -17,9 +17,10 @@ import pandas as pd
 import pytest
 
 from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
-from fraud_platform.adapters.decision_log_files import read_records, verify
+from fraud_platform.adapters.decision_log_files import verify
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.go_live import GoLiveReport, go_live, is_live
+from fraud_platform.adapters.journal import read_decisions, read_labels
 from fraud_platform.adapters.lmdb import LmdbStore, fresh_store, retired_store
 from fraud_platform.adapters.lmdb_load import load_store
 from fraud_platform.adapters.metrics import Metrics
@@ -31,8 +32,7 @@ from fraud_platform.errors import StoreError, StoreMovedError
 from fraud_platform.features.contract import FeatureContract, load_contract
 from fraud_platform.ingest import Mapping
 from fraud_platform.package import BundleParts
-from fraud_platform.schema import MILLISECONDS_PER_DAY, LabelEvent, Transaction
-from fraud_platform.serve.record import DecisionRecord
+from fraud_platform.schema import MILLISECONDS_PER_DAY, Transaction
 from tests.stores import Stores
 
 CONTRACT = load_contract()
@@ -207,14 +207,11 @@ def replayed(warehouse: Warehouse, contract: FeatureContract, state: Path, path:
     """What the store must be: the warehouse's past, then the service's own, event by event."""
     load_store(warehouse, contract, path)
     store = LmdbStore.open(path, contract)
-    decided = [
-        msgspec.json.decode(one.payload, type=DecisionRecord).request
-        for one in read_records(state / "decisions")
-    ]
+    decided = [one.record.request for one in read_decisions(state)]
     for transaction in sorted(decided, key=lambda one: one.event_time):
         assert not store.observe(transaction).is_repeat
-    for one in read_records(state / "labels"):
-        store.learn(msgspec.json.decode(one.payload, type=LabelEvent))
+    for one in read_labels(state):
+        store.learn(one.record.event)
     return store
 
 
@@ -337,9 +334,7 @@ def test_a_late_decision_is_counted_and_says_so(
     for number in (50, 30):
         metrics.decided(service.decide(payment(number) | {"card_id": "card0"}), 0.001)
     service.close()
-    records = [
-        msgspec.json.decode(one.payload, type=DecisionRecord) for one in read_records(state / "decisions")
-    ]
+    records = [one.record for one in read_decisions(state)]
     assert [record.is_late for record in records] == [False, True]
     assert b"fraud_decisions_late_total 1.0" in metrics.exposition()
 
@@ -364,9 +359,7 @@ def test_a_service_decides_on_a_redis_that_was_filled(
         again = go_live_on_redis(warehouse, CONTRACT, state, address.place)
         assert (again.loaded, again.caught_up) == (0, 0)
     wanted = replayed_vectors(warehouse, tmp_path / "replayed", 60)
-    records = [
-        msgspec.json.decode(one.payload, type=DecisionRecord) for one in read_records(state / "decisions")
-    ]
+    records = [one.record for one in read_decisions(state)]
     assert [record.vector for record in records] == wanted
 
 

@@ -4,12 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
 from fraud_platform import package
-from fraud_platform.adapters.decision_log import DecisionLog, label_key
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.duckdb_monitor import (
     decision_columns,
@@ -18,11 +16,12 @@ from fraud_platform.adapters.duckdb_monitor import (
     load_labels,
     recent_columns,
 )
+from fraud_platform.adapters.journal import Journal, read_decisions
 from fraud_platform.adapters.lmdb import LmdbStore
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.monitor import drift
 from fraud_platform.package import Bundle, BundleParts
-from fraud_platform.serve import Decider, DecisionRecord
+from fraud_platform.serve import Decider
 
 NOW_MS = 1_790_000_000_000
 Build = Callable[..., dict[str, Any]]
@@ -36,10 +35,9 @@ def bundle(tiny_parts: BundleParts) -> Bundle:
 def decide(folder: Path, bundle: Bundle, build: Build, numbers: range) -> None:
     with (
         LmdbStore.open(folder / "store", bundle.contract) as store,
-        DecisionLog(folder / "decisions") as decisions,
-        DecisionLog(folder / "labels", key_of=label_key) as labels,
+        Journal(folder) as journal,
     ):
-        decider = Decider(bundle, store, decisions, lambda: NOW_MS, labels)
+        decider = Decider(bundle, store, journal, lambda: NOW_MS)
         for n in numbers:
             request = build(transaction_id=f"t{n}", event_time=NOW_MS - 10**6 + n, amount_minor=100 + n)
             decider.decide(request)
@@ -56,8 +54,8 @@ def test_the_log_is_loaded_once_and_goes_on(
     loads = []
     for numbers in (range(10), range(0), range(10, 25)):
         decide(tmp_path, bundle, transaction_request, numbers)
-        decisions = load_decisions(warehouse, tmp_path / "decisions", lambda _: bundle.contract)
-        labels = load_labels(warehouse, tmp_path / "labels")
+        decisions = load_decisions(warehouse, tmp_path, lambda _: bundle.contract)
+        labels = load_labels(warehouse, tmp_path)
         loads.append((decisions.new_count, decisions.total_count, labels.new_count, labels.total_count))
     assert loads == [(10, 10, 4, 4), (0, 10, 0, 4), (15, 25, 5, 9)]
 
@@ -67,11 +65,10 @@ def test_what_was_decided_comes_back_to_the_bit(
 ) -> None:
     decide(tmp_path, bundle, transaction_request, range(12))
     warehouse = Warehouse(tmp_path / "w.duckdb")
-    load_decisions(warehouse, tmp_path / "decisions", lambda _: bundle.contract)
+    load_decisions(warehouse, tmp_path, lambda _: bundle.contract)
     columns, probability = recent_columns(warehouse, bundle.contract, bundle.id, 5)
     assert len(probability) == 5
-    with DecisionLog(tmp_path / "decisions") as log:
-        last = msgspec.json.decode(log.find("t11") or b"", type=DecisionRecord)
+    last = [one.record for one in read_decisions(tmp_path)][-1]
     first = [columns[name][0] for name in bundle.contract.names]
     assert [None if value != value else value for value in first] == list(last.vector)
     assert probability[0] == last.probability
@@ -85,8 +82,8 @@ def test_labels_of_decided_transactions_reach_the_monitor(
     decide(tmp_path, bundle, transaction_request, range(4))
     warehouse = Warehouse(tmp_path / "w.duckdb")
     assert label_events(warehouse) == []
-    load_decisions(warehouse, tmp_path / "decisions", lambda _: bundle.contract)
-    load_labels(warehouse, tmp_path / "labels")
+    load_decisions(warehouse, tmp_path, lambda _: bundle.contract)
+    load_labels(warehouse, tmp_path)
     assert {event.transaction_id for event in label_events(warehouse)} == {"t0", "t3"}
     columns = decision_columns(warehouse)
     assert columns.amount_minor.tolist() == [100, 101, 102, 103]
@@ -99,9 +96,9 @@ def test_a_bundle_of_another_contract_adds_columns(
     decide(tmp_path, bundle, transaction_request, range(2))
     warehouse = Warehouse(tmp_path / "w.duckdb")
     fewer = FeatureContract(bundle.contract.entities, bundle.contract.features[:3])
-    load_decisions(warehouse, tmp_path / "decisions", lambda _: fewer)
+    load_decisions(warehouse, tmp_path, lambda _: fewer)
     decide(tmp_path, bundle, transaction_request, range(2, 4))
-    assert load_decisions(warehouse, tmp_path / "decisions", lambda _: bundle.contract).total_count == 4
+    assert load_decisions(warehouse, tmp_path, lambda _: bundle.contract).total_count == 4
     frame = warehouse.frame("SELECT hour_of_day FROM monitor.decisions ORDER BY sequence")
     assert frame["hour_of_day"].isna().tolist() == [True, True, False, False]
 

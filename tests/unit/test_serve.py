@@ -16,7 +16,7 @@ from fraud_platform.errors import BundleError, RequestError
 from fraud_platform.features.contract import FeatureContract, load_contract
 from fraud_platform.package import Bundle, BundleParts
 from fraud_platform.schema import LabelEvent, Transaction
-from fraud_platform.serve import ConflictError, Decider, DecisionRecord, Judge
+from fraud_platform.serve import ConflictError, Decider, DecisionRecord, Judge, LabelRecord
 from fraud_platform.serve.booster import Booster
 from fraud_platform.serve.judge import REASONS_MAX, amount_of
 
@@ -43,6 +43,7 @@ class FakeStore:
     answer: tuple[float | str | None, ...]
     observed: list[Transaction] = field(default_factory=list)
     learned: list[LabelEvent] = field(default_factory=list)
+    sequence: int | None = None
 
     def observe(self, transaction: Transaction) -> Observed:
         self.observed.append(transaction)
@@ -53,12 +54,20 @@ class FakeStore:
         return True
 
 
-class FakeLog(dict[str, bytes]):
-    def append(self, key: str, payload: bytes) -> None:
-        self[key] = payload
+class FakeJournal(dict[str, DecisionRecord]):
+    def __init__(self) -> None:
+        self.labels: list[LabelRecord] = []
 
-    def find(self, key: str) -> bytes | None:
-        return self.get(key)
+    def append(self, record: DecisionRecord) -> None:
+        self[record.transaction_id] = record
+
+    def find(self, transaction_id: str) -> DecisionRecord | None:
+        return self.get(transaction_id)
+
+    def append_label(self, record: LabelRecord) -> bool:
+        is_new = record.event not in [one.event for one in self.labels]
+        self.labels += [record] * is_new
+        return is_new
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +84,7 @@ def judge(bundle: Bundle) -> Iterator[Judge]:
 
 @pytest.fixture
 def decider(bundle: Bundle) -> Iterator[Decider]:
-    decider = Decider(bundle, FakeStore(vector(**RISKY)), FakeLog(), lambda: NOW_MS, FakeLog())
+    decider = Decider(bundle, FakeStore(vector(**RISKY)), FakeJournal(), lambda: NOW_MS)
     yield decider
     decider.close()
 
@@ -138,7 +147,7 @@ def test_the_stronger_of_rule_and_policy_wins(judge: Judge, transaction_request:
     calm = judge.judge(small, vector(amount_minor=100.0))
     velocity = judge.judge(small, vector(amount_minor=100.0, **TESTING))
     assert (calm.action, calm.tier) == ("approve", "model")
-    assert (velocity.action, velocity.tier) == ("decline", "rules")
+    assert (velocity.action, velocity.decided_by, velocity.tier) == ("decline", "rule", "model")
     assert [reason.code for reason in velocity.reasons] == ["R01", "R02"]
     assert velocity.rules == ("card_testing", "card_velocity")
 
@@ -171,17 +180,19 @@ def test_a_score_that_is_no_number_is_never_an_approval(
     monkeypatch.setattr(judge._booster, "score", lambda row: float("nan"))
     small = transaction(transaction_request, amount_minor=100)
     judged = judge.judge(small, vector(amount_minor=100.0))
-    assert (judged.action, judged.tier, judged.probability) == ("step_up", "fallback", None)
+    assert (judged.action, judged.tier, judged.probability) == ("step_up", "rules", None)
+    assert judged.decided_by == "fallback"
     assert [reason.code for reason in judged.reasons] == ["F01"]
     ruled = judge.judge(small, vector(**TESTING))
-    assert (ruled.action, ruled.tier) == ("decline", "rules")
+    assert (ruled.action, ruled.decided_by) == ("decline", "rule")
 
 
 def test_a_decision_is_on_record_with_everything_it_came_from(
     decider: Decider, transaction_request: Build
 ) -> None:
     decision = decider.decide(msgspec.json.encode(transaction_request()))
-    record = msgspec.json.decode(decider._log.find("t1") or b"", type=DecisionRecord)
+    record = decider._journal.find("t1")
+    assert record is not None
     assert record.vector == vector(**RISKY)
     assert record.request == transaction(transaction_request)
     assert (record.action, record.probability) == (decision.action, decision.probability)
@@ -212,13 +223,13 @@ def test_a_refused_request_leaves_no_trace(decider: Decider, transaction_request
     with pytest.raises(RequestError):
         decider.decide(transaction_request(amount_minor=-1))
     assert decider._store.observed == []  # type: ignore[attr-defined]
-    assert decider._log == {}
+    assert decider._journal == {}
 
 
 def test_a_label_teaches_the_store_and_is_logged_once(decider: Decider) -> None:
     label = {"transaction_id": "t1", "source": "chargeback", "outcome": "fraud", "known_at": NOW_MS}
     assert decider.learn(label) == decider.learn(msgspec.json.encode(label))
-    assert len(decider._labels) == 1  # type: ignore[arg-type]
+    assert len(decider._journal.labels) == 1  # type: ignore[arg-type]
 
 
 def test_a_model_of_another_width_is_refused(tiny_parts: BundleParts) -> None:

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraud_platform import package
-from fraud_platform.adapters.decision_log import DecisionLog, label_key, read_records
 from fraud_platform.adapters.http import BODY_BYTES_MAX, Answer, Api
+from fraud_platform.adapters.journal import Journal, read_decisions, read_labels
 from fraud_platform.adapters.lmdb import LmdbStore
 from fraud_platform.adapters.metrics import Metrics
 from fraud_platform.errors import DecisionLogError
 from fraud_platform.package import BundleParts
-from fraud_platform.serve import Decider
+from fraud_platform.serve import Decider, DecisionRecord
 
 NOW_MS = 1_790_000_000_000
 LABEL = {"transaction_id": "t1", "source": "chargeback", "outcome": "fraud", "known_at": NOW_MS}
@@ -35,9 +35,8 @@ def api(tiny_parts: BundleParts, state: Path) -> Iterator[Api]:
     bundle = package.build(tiny_parts)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(LmdbStore.open(state / "store", bundle.contract))
-        decisions = stack.enter_context(DecisionLog(state / "decisions"))
-        labels = stack.enter_context(DecisionLog(state / "labels", key_of=label_key))
-        decider = Decider(bundle, store, decisions, lambda: NOW_MS, labels)
+        journal = stack.enter_context(Journal(state))
+        decider = Decider(bundle, store, journal, lambda: NOW_MS)
         stack.callback(decider.close)
         api = Api()
         api.start(decider, Metrics())
@@ -92,7 +91,7 @@ def test_a_problem_names_field_value_and_rule(api: Api, transaction_request: Bui
 
 def test_a_label_is_taken_in_and_logged(api: Api, state: Path) -> None:
     assert [post(api, "/v1/labels", LABEL).status for _ in range(2)] == [202, 202]
-    assert [msgspec.json.decode(record.payload) for record in read_records(state / "labels")] == [LABEL]
+    assert [msgspec.to_builtins(one.record.event) for one in read_labels(state)] == [LABEL]
     assert post(api, "/v1/labels", {**LABEL, "outcome": "x"}).status == 422
 
 
@@ -141,10 +140,10 @@ def test_without_a_bundle_it_is_alive_but_not_ready() -> None:
 def test_a_decision_that_cannot_be_recorded_is_not_answered(
     api: Api, transaction_request: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: DecisionLog, key: str, payload: bytes) -> int:
+    def full(self: Journal, record: DecisionRecord) -> None:
         raise DecisionLogError("disk full")
 
-    monkeypatch.setattr(DecisionLog, "append", full)
+    monkeypatch.setattr(Journal, "append", full)
     answer = post(api, "/v1/decisions", transaction_request(transaction_id="t-unrecorded"))
     assert (answer.status, read(answer)["title"]) == (503, "Service Unavailable")
     monkeypatch.undo()
@@ -171,13 +170,13 @@ FIELDS = ["transaction_id", "event_time", "card_id", "amount_minor", "currency",
 def test_a_refused_request_leaves_nothing_behind(
     api: Api, state: Path, transaction_request: Build, change: dict[str, Any]
 ) -> None:
-    before = sum(1 for _ in read_records(state / "decisions"))
+    before = sum(1 for _ in read_decisions(state))
     answer = post(api, "/v1/decisions", transaction_request(**change))
     assert answer.status in (200, 409, 422)
     if answer.status != 200:
-        assert sum(1 for _ in read_records(state / "decisions")) == before
+        assert sum(1 for _ in read_decisions(state)) == before
 
 
 def test_what_was_answered_is_a_whole_chain(api: Api, state: Path) -> None:
-    records = [record.sequence for record in read_records(state / "decisions")]
+    records = [record.sequence for record in read_decisions(state)]
     assert records == list(range(1, len(records) + 1))
