@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import time
 from pathlib import Path
 
 import bentoml
@@ -17,15 +16,13 @@ import bentoml
 import fraud_platform
 from fraud_platform.adapters.http import Api
 from fraud_platform.adapters.metrics import Metrics
+from fraud_platform.adapters.online import OnlineService
 from fraud_platform.adapters.service import Service, ServiceSettings
+from fraud_platform.serve.clock import SteadyClock
 
 HERE = Path(__file__).resolve().parent
 api = Api()
 logger = logging.getLogger("bentoml.fraud_platform")
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @bentoml.service(
@@ -42,7 +39,7 @@ class FraudPlatform:
 
     def __init__(self) -> None:
         settings = ServiceSettings.from_env(os.environ, HERE / "bundle")
-        self.service = Service(settings, now_ms)
+        self.service = OnlineService(Service(settings, SteadyClock()))
         api.start(self.service, Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR")))
         gc.collect()
         gc.freeze()
@@ -53,6 +50,6 @@ class FraudPlatform:
         return api.is_ready
 
     @bentoml.on_shutdown
-    def close(self) -> None:
+    async def close(self) -> None:
         api.stop()
-        self.service.close()
+        await self.service.close()

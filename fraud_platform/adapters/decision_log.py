@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections import deque
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -36,6 +37,8 @@ __all__ = ["DecisionLog", "LoggedRecord", "read_records", "verify"]
 
 SEGMENT_BYTES = 64 << 20
 WORKERS_MAX = 64
+TAIL_SEGMENTS = 2
+"""Segments that `tail` looks into."""
 
 
 class ChainTakenError(DecisionLogError):
@@ -118,6 +121,13 @@ class DecisionLog:
         with segment_path(self._folder / worker, segment).open("rb") as file:
             file.seek(offset)
             return bytes(decode_line(file.read(length)).record)
+
+    def tail(self, count: int) -> list[bytes]:
+        """The last records of this chain, at most `count`, in order."""
+        found: deque[bytes] = deque(maxlen=count)
+        for segment in segments_of(self._chain)[-TAIL_SEGMENTS:]:
+            found.extend(bytes(line.record) for line, _ in lines_of(segment_path(self._chain, segment)))
+        return list(found)
 
     def close(self) -> None:
         os.close(self._file)

@@ -43,16 +43,16 @@ _METHODS = {DECISIONS: "POST", LABELS: "POST", "/metrics": "GET", "/livez": "GET
 
 
 class Decides(Protocol):
-    """What the interface asks: a `Decider`, or a service that keeps one."""
+    """What the interface asks: `online.OnlineService`."""
 
     @property
     def bundle(self) -> Bundle: ...
 
-    def decide(self, request: Request) -> Decision: ...
+    async def decide(self, request: Request) -> Decision: ...
 
-    def decision(self, transaction_id: str) -> Decision | None: ...
+    async def decision(self, transaction_id: str) -> Decision | None: ...
 
-    def learn(self, request: Request) -> LabelEvent: ...
+    async def learn(self, request: Request) -> LabelEvent: ...
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Api:
         if scope["type"] != "http":
             raise NotImplementedError(f"{scope['type']} is not served; only http is")
         body = await _body(receive)
-        answer = self.answer(scope["method"], scope["path"], body)
+        answer = await self.answer(scope["method"], scope["path"], body)
         headers = [
             (b"content-type", answer.content_type),
             (b"content-length", b"%d" % len(answer.body)),
@@ -93,7 +93,7 @@ class Api:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    def answer(self, method: str, path: str, body: bytes | None) -> Answer:
+    async def answer(self, method: str, path: str, body: bytes | None) -> Answer:
         """body: None when it is larger than BODY_BYTES_MAX."""
         allowed = "GET" if path.startswith(DECISIONS + "/") else _METHODS.get(path)
         if allowed is None:
@@ -106,19 +106,19 @@ class Api:
             return Answer(200, b'{"status":"alive"}')
         if self._decider is None or self._metrics is None:
             return problem(503, "starting: no bundle is loaded yet")
-        return self._served(self._decider, self._metrics, path, body)
+        return await self._served(self._decider, self._metrics, path, body)
 
-    def _served(self, decider: Decides, metrics: Metrics, path: str, body: bytes) -> Answer:
+    async def _served(self, decider: Decides, metrics: Metrics, path: str, body: bytes) -> Answer:
         if path == "/readyz":
             return Answer(200, msgspec.json.encode({"status": "ready", "bundle_id": decider.bundle.id}))
         if path == "/metrics":
             return Answer(200, metrics.exposition(), metrics.content_type.encode())
         try:
             if path == DECISIONS:
-                return _decide(decider, metrics, body)
+                return await _decide(decider, metrics, body)
             if path == LABELS:
-                return _learn(decider, metrics, body)
-            return _find(decider, path.removeprefix(DECISIONS + "/"))
+                return await _learn(decider, metrics, body)
+            return await _find(decider, path.removeprefix(DECISIONS + "/"))
         except RequestError as error:
             status = 409 if isinstance(error, ConflictError) else 422
             metrics.refused(status)
@@ -150,22 +150,22 @@ def problem(
     return Answer(status, msgspec.json.encode(body), _PROBLEM, headers)
 
 
-def _decide(decider: Decides, metrics: Metrics, body: bytes) -> Answer:
+async def _decide(decider: Decides, metrics: Metrics, body: bytes) -> Answer:
     started = perf_counter()
-    decision = decider.decide(body)
+    decision = await decider.decide(body)
     answer = Answer(200, msgspec.json.encode(decision))
     metrics.decided(decision, perf_counter() - started)
     return answer
 
 
-def _learn(decider: Decides, metrics: Metrics, body: bytes) -> Answer:
-    event = decider.learn(body)
+async def _learn(decider: Decides, metrics: Metrics, body: bytes) -> Answer:
+    event = await decider.learn(body)
     metrics.learned(event)
     return Answer(202, msgspec.json.encode(event))
 
 
-def _find(decider: Decides, transaction_id: str) -> Answer:
-    decision = None if looks_like_card_number(transaction_id) else decider.decision(transaction_id)
+async def _find(decider: Decides, transaction_id: str) -> Answer:
+    decision = None if looks_like_card_number(transaction_id) else await decider.decision(transaction_id)
     if decision is None:
         return problem(404, "no decision on this transaction_id")
     return Answer(200, msgspec.json.encode(decision))

@@ -38,6 +38,7 @@ class Judgement:
     rules: tuple[str, ...]
     shadow_rules: tuple[str, ...]
     tier: Tier
+    faults: tuple[str, ...] = ()
 
 
 class Judge:
@@ -58,8 +59,22 @@ class Judge:
         self._family_of = np.array(bundle.reasons.family_of(bundle.contract.names))
         self._booster.contributions(np.zeros(width))  # the first one builds LightGBM's buffers
 
-    def judge(self, transaction: Transaction, vector: Vector) -> Judgement:
+    def fixed(self) -> Judgement:
+        text = self.bundle.reasons.fallback
+        reasons = (Reason(text.code, text.text),)
+        return Judgement(None, None, (), FALLBACK_ACTION, "fallback", reasons, (), (), "fixed")
+
+    def judge(self, transaction: Transaction, vector: Vector | None, *, can_score: bool = True) -> Judgement:
         """The same transaction and vector always give the same judgement."""
+        if vector is None or not can_score:
+            known = vector or self._of_request(transaction)
+            hits = self.bundle.rules.evaluate({name: known[place] for name, place in self._rule_places})
+            live = [hit for hit in hits if hit.is_live]
+            action, is_rule = _strongest(live, FALLBACK_ACTION)
+            reasons = self._reasons(live, FALLBACK_ACTION, np.zeros(0), False)
+            by: DecidedBy = "rule" if is_rule else "fallback"
+            tier: Tier = "rules" if vector else "request"
+            return Judgement(None, None, (), action, by, reasons, tuple(h.name for h in live), (), tier)
         hits = self.bundle.rules.evaluate({name: vector[place] for name, place in self._rule_places})
         live = [hit for hit in hits if hit.is_live]
         row = self.bundle.encoder.vector(vector, self.bundle.contract)
@@ -78,6 +93,10 @@ class Judge:
             shadow_rules=tuple(hit.name for hit in hits if not hit.is_live),
             tier="rules" if probability is None else "model",
         )
+
+    def _of_request(self, transaction: Transaction) -> list[float | str | None]:
+        vector: list[float | str | None] = [None] * len(self.bundle.contract.names)
+        return vector
 
     def close(self) -> None:
         self._booster.close()
