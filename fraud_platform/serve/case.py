@@ -14,7 +14,7 @@ class Case:
     """The first record that settles it is the decision, whoever made it.
 
     now_ms: when it came, UTC; started_ns, deadline_ns: of the steady clock; vector: once the store has
-    answered; is_recorded: the record survives the process.
+    answered; is_recorded: the record survives the process; is_spilled: it was put where it waits for the log.
     """
 
     __slots__ = (
@@ -23,6 +23,7 @@ class Case:
         "faults",
         "is_late",
         "is_recorded",
+        "is_spilled",
         "now_ms",
         "observed_us",
         "record",
@@ -46,6 +47,7 @@ class Case:
         self.observed_us = 0
         self.record: DecisionRecord | None = None
         self.is_recorded = False
+        self.is_spilled = False
         self._lock = Lock()
 
     def settle(self, record: DecisionRecord) -> DecisionRecord:

@@ -183,8 +183,10 @@ class Decider:
                 return self._repeat(case.transaction, recorded)
         case.faults.add(fault)
         record = case.record or case.settle(self._record(case, self._unscored(case)))
-        if not case.is_recorded and not self._spill.put(record):
-            case.faults.add("unrecorded")
+        if not case.is_recorded:
+            if not self._spill.put(record):
+                case.faults.add("unrecorded")
+            case.is_spilled = True
         return self._answer(record, case)
 
     def decision(self, transaction_id: str) -> Decision | None:
@@ -317,7 +319,9 @@ class Decider:
             record = _with_sequence(record, case.store_sequence)
         self.stage = "log"
         self._remember(record)
-        if perf_counter_ns() - self._log_failed_ns < LOG_REST_NS or not self._append(record):
+        if case.is_spilled and self._spill.find(record.transaction_id) is None:
+            self._note_observed(record)  # `tidy` has recorded it meanwhile
+        elif perf_counter_ns() - self._log_failed_ns < LOG_REST_NS or not self._append(record):
             case.faults.add("log_down")
             if not self._spill.put(record):
                 case.faults.add("unrecorded")
@@ -326,6 +330,10 @@ class Decider:
         case.is_recorded = True
         if case.vector is None:
             self._unobserved.append(record)
+
+    def _note_observed(self, record: DecisionRecord) -> None:
+        if record.store_sequence is not None:
+            self._journal.append_observed(record)
 
     def _append(self, record: DecisionRecord) -> bool:
         try:
@@ -351,8 +359,7 @@ class Decider:
         try:
             if not self.store.seen(record.transaction_id):
                 self.store.observe(record.request)
-                if self.store.sequence is not None:
-                    self._journal.append_observed(_with_sequence(record, self.store.sequence))
+                self._note_observed(_with_sequence(record, self.store.sequence))
         except TooLateError:
             return True
         except (StoreError, DecisionLogError, OSError):
@@ -403,7 +410,7 @@ class Decider:
         )
 
 
-def _with_sequence(record: DecisionRecord, sequence: int) -> DecisionRecord:
+def _with_sequence(record: DecisionRecord, sequence: int | None) -> DecisionRecord:
     return structs.replace(record, store_sequence=sequence)
 
 
