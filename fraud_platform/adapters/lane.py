@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import perf_counter_ns
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from fraud_platform.errors import FraudPlatformError, RequestError
 from fraud_platform.serve.case import Case
@@ -47,13 +46,11 @@ class Works(Protocol):
     def tidy(self) -> bool: ...
 
 
-@dataclass(frozen=True)
-class Job:
-    """What the thread runs; whoever waits for the result sits in `loop`."""
+class Job(NamedTuple):
+    """What the thread runs, and who is told of the result or the error, in the thread."""
 
     run: Callable[[], Any]
-    future: asyncio.Future[Any]
-    loop: asyncio.AbstractEventLoop
+    tell: Callable[[Any, BaseException | None], object]
 
 
 class Lane:
@@ -97,6 +94,10 @@ class Lane:
         future = self._put(run)
         return await asyncio.wait_for(asyncio.shield(future), timeout_s)
 
+    def soon(self, run: Callable[[], object]) -> None:
+        """Runs a job between two others, for any thread; what goes wrong in it is logged."""
+        self._jobs.put(Job(run, _log_failure))
+
     async def _in_time(self, cases: Sequence[Case]) -> list[Answer]:
         future = self._put(partial(self._works.conclude_all, cases))
         deadline_ns = min(case.deadline_ns for case in cases) - RESERVE_NS
@@ -139,9 +140,13 @@ class Lane:
 
     def _put(self, run: Callable[[], Any]) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
-        job = Job(run, loop.create_future(), loop)
-        self._jobs.put(job)
-        return job.future
+        future = loop.create_future()
+
+        def tell(result: Any, error: BaseException | None) -> None:
+            loop.call_soon_threadsafe(_deliver, future, result, error)
+
+        self._jobs.put(Job(run, tell))
+        return future
 
     def _run(self) -> None:
         done = 0
@@ -174,9 +179,14 @@ class Lane:
         except BaseException as raised:  # noqa: BLE001  the waiting coroutine raises it
             result, error = None, raised
         try:
-            job.loop.call_soon_threadsafe(_deliver, job.future, result, error)
+            job.tell(result, error)
         except RuntimeError:
             logger.warning("a result came after the end of the service")
+
+
+def _log_failure(_: Any, error: BaseException | None) -> None:
+    if error is not None:
+        logger.error("a job of the lane failed", exc_info=error)
 
 
 def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
+from threading import Event, Thread
 
 from fraud_platform.adapters.lane import Answer, Lane
 from fraud_platform.adapters.service import Service
@@ -20,15 +22,19 @@ from fraud_platform.serve.requests import Request
 
 PATIENCE_S = 2.0
 """For what nobody pays for by waiting: labels, and decisions that are looked up."""
+LOOK_S = 1.0
+"""Between two looks at whether another bundle is wanted."""
 
 
 class OnlineService:
-    """A service and its lane, from `start` to `close`."""
+    """A service and its lane, until `close`."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._lane = Lane(service)
         self._lane.start()
+        self._is_closing = Event()
+        Thread(target=self._look_for_bundles, name="bundles", daemon=True).start()
 
     @property
     def bundle(self) -> Bundle:
@@ -67,8 +73,16 @@ class OnlineService:
 
     async def close(self) -> None:
         """Ends what is under way, then store and log."""
+        self._is_closing.set()
         if await asyncio.to_thread(self._lane.stop):
             self._service.close()
+
+    def _look_for_bundles(self) -> None:
+        """A bundle that is wanted is loaded beside the one that decides, and taken between two decisions."""
+        while not self._is_closing.wait(LOOK_S):
+            judge = self._service.wished_judge()
+            if judge is not None:
+                self._lane.soon(partial(self._service.adopt, judge))
 
     def _opened(self, request: Request) -> Case | RequestError:
         try:

@@ -6,17 +6,27 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
 from fraud_platform.adapters.bundle_files import load_bundle
+from fraud_platform.adapters.bundle_switch import (
+    Serving,
+    WishReader,
+    forget_serving,
+    note_serving,
+    ready_judge,
+)
 from fraud_platform.adapters.journal import Journal, read_decisions, read_labels
 from fraud_platform.adapters.lmdb import LmdbStore, finish_move
 from fraud_platform.adapters.redis import RedisStore, open_live
 from fraud_platform.adapters.spill import Spill, spill_folder
 from fraud_platform.errors import (
+    BundleError,
     FraudPlatformError,
     RequestError,
     SettingsError,
@@ -46,6 +56,7 @@ TAIL = 10_000
 
 Answer = TypeVar("Answer")
 Clock = Callable[[], int]
+logger = logging.getLogger("fraud_platform.service")
 
 
 @dataclass(frozen=True)
@@ -95,13 +106,14 @@ class Service:
         self._settings = settings
         self.journal = Journal(settings.state, sync_every=settings.sync_every)
         self.spill = Spill(settings.spill or spill_folder(settings.state))
-        bundle = load_bundle(settings.bundle)
+        self._wishes = WishReader(settings.state)
+        judge = self._first_judge(load_bundle(settings.bundle))
         past = self.journal.tail(TAIL)
         if isinstance(clock, SteadyClock) and past:
             clock.not_before(past[-1].decided_at)
         self.decider = Decider(
-            Judge(bundle),
-            self._open_store(bundle.contract),
+            judge,
+            self._open_store(judge.bundle.contract),
             self.journal,
             self.spill,
             clock,
@@ -109,6 +121,7 @@ class Service:
             has_jumped=clock.has_jumped if isinstance(clock, SteadyClock) else lambda: False,
         )
         self._make_up([*past, *self.spill.waiting()])
+        self._note()
 
     @property
     def bundle(self) -> Bundle:
@@ -153,9 +166,45 @@ class Service:
     def tidy(self) -> bool:
         return self.decider.tidy()
 
+    def wished_judge(self) -> Judge | None:
+        """A bundle that is newly wanted and holds, ready to decide; any thread may ask, one at a time."""
+        wish = None
+        try:
+            wish = self._wishes.changed()
+            if wish is None or wish.id == self.bundle.id or wish.instead_of != self._started_with:
+                return None
+            return ready_judge(load_bundle(Path(wish.bundle)), self.bundle.contract.hash)
+        except BundleError as error:
+            logger.error("the bundle %s is refused: %s", wish.id[:12] if wish else "", error)
+            self._note(refused=wish.id if wish else "", why=str(error))
+            return None
+
+    def adopt(self, judge: Judge) -> None:
+        """Decides with another bundle of the same contract from the next decision on."""
+        self.decider.adopt(judge).close()
+        logger.info("bundle %s decides now", judge.bundle.id)
+        self._note()
+
     def close(self) -> None:
+        forget_serving(self._settings.state, self.journal.worker)
         for part in (self.decider, self.journal, self.spill, self.store):
             part.close()
+
+    def _first_judge(self, own: Bundle) -> Judge:
+        """The wanted bundle, where it was wanted instead of the one that came with the service."""
+        self._started_with = own.id
+        try:
+            wish = self._wishes.changed()
+            if wish is not None and wish.instead_of == own.id:
+                return ready_judge(load_bundle(Path(wish.bundle)), own.contract.hash)
+        except BundleError as error:
+            logger.error("the wanted bundle is refused, its own decides: %s", error)
+        return ready_judge(own, own.contract.hash)
+
+    def _note(self, refused: str = "", why: str = "") -> None:
+        bundle = self.bundle
+        serving = Serving(os.getpid(), self._started_with, bundle.id, bundle.contract.hash, refused, why)
+        note_serving(self._settings.state, self.journal.worker, serving)
 
     def _make_up(self, past: Sequence[DecisionRecord]) -> None:
         """What was decided and not counted before a kill; all of it where the store is an older one."""
@@ -171,10 +220,11 @@ class Service:
             if not moved.bundle:
                 raise
             bundle = load_bundle(Path(moved.bundle))
+            judge = ready_judge(bundle, bundle.contract.hash)
             self.store.close()
             finish_move(self._settings.state / "store")
             self.decider.store = self._open_store(bundle.contract)
-            self.decider.adopt(Judge(bundle)).close()
+            self.adopt(judge)
         return ask()
 
     def _open_store(self, contract: FeatureContract) -> LmdbStore | RedisStore:

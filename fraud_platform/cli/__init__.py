@@ -156,6 +156,22 @@ def serve(
     serve_bento(settings_of(dataset, None), port)
 
 
+@app.command()
+def switch(
+    bundle: Annotated[
+        str, typer.Argument(help="A bundle's id, its beginning, or its folder; the last packaged without it")
+    ] = "",
+    dataset: Dataset = None,
+    state: Annotated[
+        Path | None, typer.Option(help="The service's state folder, where it is not the dataset's own")
+    ] = None,
+) -> None:
+    """Has a running service go on with another bundle, checked first and between two decisions."""
+    from fraud_platform.cli.switch import switch_bundle
+
+    switch_bundle(settings_of(dataset, None), bundle, state)
+
+
 @app.command("go-live")
 def go_live(
     dataset: Dataset = None,

@@ -5,16 +5,16 @@ from __future__ import annotations
 from threading import Lock
 
 from fraud_platform.schema import Transaction
+from fraud_platform.serve.judge import Judge, Vector
 from fraud_platform.serve.record import DecisionRecord
-
-Vector = tuple[float | str | None, ...]
 
 
 class Case:
     """The first record that settles it is the decision, whoever made it.
 
-    now_ms: when it came, UTC; started_ns, deadline_ns: of the steady clock; vector: once the store has
-    answered; is_recorded: the record survives the process; is_spilled: it was put where it waits for the log.
+    judge: of the bundle that decides it; now_ms: when it came, UTC; started_ns, deadline_ns: of the steady
+    clock; vector: once the store has answered; is_recorded: the record survives the process; is_spilled: it
+    was put where it waits for the log.
     """
 
     __slots__ = (
@@ -24,6 +24,7 @@ class Case:
         "is_late",
         "is_recorded",
         "is_spilled",
+        "judge",
         "now_ms",
         "observed_us",
         "record",
@@ -34,9 +35,16 @@ class Case:
     )
 
     def __init__(
-        self, transaction: Transaction, now_ms: int, started_ns: int, deadline_ns: int, faults: set[str]
+        self,
+        transaction: Transaction,
+        judge: Judge,
+        now_ms: int,
+        started_ns: int,
+        deadline_ns: int,
+        faults: set[str],
     ) -> None:
         self.transaction = transaction
+        self.judge = judge
         self.now_ms = now_ms
         self.started_ns = started_ns
         self.deadline_ns = deadline_ns

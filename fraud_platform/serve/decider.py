@@ -155,12 +155,13 @@ class Decider:
         now_ms = self._clock()
         transaction = parse_transaction(request, now_ms, self._extras)
         faults = {"clock_jump"} if self._has_jumped() else set()
-        return Case(transaction, now_ms, started, started + self._deadline_ns, faults)
+        return Case(transaction, self.judge, now_ms, started, started + self._deadline_ns, faults)
 
     def conclude(self, case: Case) -> Decision:
         """Observes, judges and records; what its deadline has settled is observed and recorded as it is."""
         try:
             if case.record is None:
+                case.judge = self.judge
                 recorded = self._recorded(case)
                 if recorded is not None:
                     return self._repeat(case.transaction, recorded)
@@ -182,7 +183,7 @@ class Decider:
             if recorded is not None:
                 return self._repeat(case.transaction, recorded)
         case.faults.add(fault)
-        record = case.record or case.settle(self._record(case, self._unscored(case)))
+        record = case.record or case.settle(self._unscored(case))
         if not case.is_recorded:
             if not self._spill.put(record):
                 case.faults.add("unrecorded")
@@ -294,24 +295,26 @@ class Decider:
         started = perf_counter_ns()
         if self._is_stale:
             case.faults.add("store_stale")
-            return self._record(case, self._unscored(case))
+            return self._unscored(case)
         if case.vector is None:
-            return self._record(case, self._unscored(case))
+            return self._unscored(case)
         if not self._model_breaker.allows(started):
             case.faults.add("model_slow")
-            return self._record(case, self._unscored(case))
+            return self._unscored(case)
         self.stage = "model"
-        judgement = self.judge.judge(case.transaction, case.vector)
+        judgement = case.judge.judge(case.transaction, case.vector)
         self._model_breaker.ended(started, perf_counter_ns())
         case.faults.update(judgement.faults)
-        return self._record(case, judgement)
+        return self._record(case, case.judge, judgement)
 
-    def _unscored(self, case: Case) -> Judgement:
+    def _unscored(self, case: Case) -> DecisionRecord:
+        judge = case.judge  # another thread may give the case another one, and a decision has one bundle
         try:
-            return self.judge.judge(case.transaction, case.vector, can_score=False)
+            judgement = judge.judge(case.transaction, case.vector, can_score=False)
         except Exception:  # noqa: BLE001  whatever it was, there is an answer
             case.faults.add("rules_failed")
-            return self.judge.fixed()
+            judgement = judge.fixed()
+        return self._record(case, judge, judgement)
 
     def _keep(self, case: Case, record: DecisionRecord) -> None:
         """Records a decision; where the log cannot take it, it waits outside."""
@@ -384,7 +387,8 @@ class Decider:
     def _answer(record: DecisionRecord, case: Case) -> Decision:
         return Decision.of(record, is_repeat=False, faults=tuple(sorted(case.faults)))
 
-    def _record(self, case: Case, judgement: Judgement) -> DecisionRecord:
+    @staticmethod
+    def _record(case: Case, judge: Judge, judgement: Judgement) -> DecisionRecord:
         now = perf_counter_ns()
         total = _us(case.started_ns, now)
         return DecisionRecord(
@@ -404,7 +408,7 @@ class Decider:
             tier=judgement.tier,
             decided_by=judgement.decided_by,
             faults=tuple(sorted(case.faults)),
-            bundle_id=self.judge.bundle.id,
+            bundle_id=judge.bundle.id,
             propensity=PROPENSITY,
             timings=Timings(case.observed_us, total - case.observed_us, total),
         )
