@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from importlib import resources
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import yaml
@@ -22,10 +22,9 @@ POLICY_VERSION = 2
 SECTIONS = ("prices", "fallback", "capacity")
 SHARES = ("step_up_abandonment", "step_up_bypass", "unscored_probability")
 
-Price = Literal["missed_fraud", "blocked_customer", "step_up", "review", "capacity"]
+PRICES = ("missed_fraud", "blocked_customer", "step_up", "review", "capacity")
 """What can decide: the loss of a fraud that goes through, a good customer who is turned away, the effort of a
 step-up, the review behind it; and the lack of capacity for what would have been cheapest."""
-PRICES: tuple[Price, ...] = get_args(Price)
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,12 @@ class PolicyDecision:
 
     price: which price decided. Each cost is a sum of one term a price. It is the price by whose terms the
     next cheapest action loses most against the chosen one; "capacity" where a closed action would have been
-    cheaper than both; empty where all terms are equal.
+    cheaper than both; empty where no other action has a dearer term.
     """
 
     action: Action
     expected_costs: tuple[float, float, float]
-    price: Price | Literal[""]
+    price: str
     saving: float
 
 
@@ -141,11 +140,7 @@ class Policy:
         if not opened:
             raise ValueError(f"closed actions {sorted(closed)}: leave one of {list(ACTIONS)} open")
         chosen = opened[0]
-        price: Price | Literal[""]
-        if chosen != order[0]:
-            price = "capacity"
-        else:
-            price = self._deciding_price(chosen, order[1], probability, loss)
+        price = "capacity" if chosen != order[0] else self._deciding_price(order, probability, loss)
         saving = costs[opened[1]] - costs[chosen] if len(opened) > 1 else float("inf")
         return PolicyDecision(ACTIONS[chosen], costs, price, saving)
 
@@ -185,15 +180,15 @@ class Policy:
         passed = probability * self.step_up_bypass * loss
         return (passed, good * self._abandoned, self.step_up_fixed, stopped * self.review)
 
-    def _deciding_price(
-        self, chosen: int, next_best: int, probability: float, loss: float
-    ) -> Price | Literal[""]:
-        paid = self.terms(chosen, probability, loss)
-        spared = [
-            other - own for other, own in zip(self.terms(next_best, probability, loss), paid, strict=True)
-        ]
-        most = max(spared)
-        return PRICES[spared.index(most)] if most > 0.0 else ""
+    def _deciding_price(self, order: list[int], probability: float, loss: float) -> str:
+        """Against the next cheapest action; against the one behind it where that one's terms are the same."""
+        paid = self.terms(order[0], probability, loss)
+        for rival in order[1:]:
+            asked = self.terms(rival, probability, loss)
+            spared = [other - own for other, own in zip(asked, paid, strict=True)]
+            if max(spared) > 0.0:
+                return PRICES[spared.index(max(spared))]
+        return ""
 
     @property
     def _abandoned(self) -> float:
