@@ -21,6 +21,7 @@ from fraud_platform.adapters.bundle_switch import (
     note_serving,
     ready_judge,
 )
+from fraud_platform.adapters.capacity import CapacityCounter
 from fraud_platform.adapters.journal import Journal, read_decisions, read_labels
 from fraud_platform.adapters.lmdb import LmdbStore, finish_move
 from fraud_platform.adapters.redis import RedisStore, open_live
@@ -105,6 +106,7 @@ class Service:
     def __init__(self, settings: ServiceSettings, clock: Clock) -> None:
         self._settings = settings
         self.journal = Journal(settings.state, sync_every=settings.sync_every)
+        self.capacity = CapacityCounter(settings.state)
         self.spill = Spill(settings.spill or spill_folder(settings.state))
         self._wishes = WishReader(settings.state)
         judge = self._first_judge(load_bundle(settings.bundle))
@@ -117,6 +119,7 @@ class Service:
             self.journal,
             self.spill,
             clock,
+            capacity=self.capacity,
             deadline_ms=settings.deadline_ms,
             has_jumped=clock.has_jumped if isinstance(clock, SteadyClock) else lambda: False,
         )
@@ -187,7 +190,7 @@ class Service:
 
     def close(self) -> None:
         forget_serving(self._settings.state, self.journal.worker)
-        for part in (self.decider, self.journal, self.spill, self.store):
+        for part in (self.decider, self.journal, self.spill, self.capacity, self.store):
             part.close()
 
     def _first_judge(self, own: Bundle) -> Judge:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from time import perf_counter_ns
 from typing import Protocol
 
@@ -19,10 +20,11 @@ from msgspec import structs
 
 from fraud_platform.errors import DecisionLogError, RequestError, StoreError, StoreMovedError, TooLateError
 from fraud_platform.package import Bundle
-from fraud_platform.schema import LabelEvent, Transaction
+from fraud_platform.schema import Action, LabelEvent, Transaction
 from fraud_platform.serve.breaker import Breaker
+from fraud_platform.serve.capacity import Wish
 from fraud_platform.serve.case import Case
-from fraud_platform.serve.judge import Judge, Judgement, Vector
+from fraud_platform.serve.judge import Closed, Judge, Judgement, Vector
 from fraud_platform.serve.record import Decision, DecisionRecord, LabelRecord, Timings
 from fraud_platform.serve.requests import Request, canonical, parse_label, parse_transaction
 
@@ -90,10 +92,17 @@ class Spill(Protocol):
     def waiting(self) -> Sequence[DecisionRecord]: ...
 
 
+class Capacities(Protocol):
+    """What the hours have used of scarce actions; safe for several threads."""
+
+    def closed(self, now_ms: int, wish: Wish) -> tuple[Action, ...]: ...
+
+
 class Decider:
     """Decides with one bundle, one store and one journal. For one thread, except `open_case` and `fall_back`.
 
-    clock: the present in ms UTC; has_jumped: whether the wall's clock disagrees with it.
+    clock: the present in ms UTC; has_jumped: whether the wall's clock disagrees with it; capacity: None where
+    every action may be had.
     """
 
     def __init__(
@@ -104,6 +113,7 @@ class Decider:
         spill: Spill,
         clock: Callable[[], int],
         *,
+        capacity: Capacities | None = None,
         deadline_ms: int = DEADLINE_MS,
         has_jumped: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -111,6 +121,7 @@ class Decider:
         self._journal = journal
         self._spill = spill
         self._clock = clock
+        self._capacity = capacity
         self._has_jumped = has_jumped
         self._deadline_ns = deadline_ms * 1_000_000
         self._recent: OrderedDict[str, DecisionRecord] = OrderedDict()
@@ -295,25 +306,29 @@ class Decider:
         started = perf_counter_ns()
         if self._is_stale:
             case.faults.add("store_stale")
-            return self._unscored(case)
+            return self._unscored(case, partial(self._closed, case))
         if case.vector is None:
-            return self._unscored(case)
+            return self._unscored(case, partial(self._closed, case))
         if not self._model_breaker.allows(started):
             case.faults.add("model_slow")
-            return self._unscored(case)
+            return self._unscored(case, partial(self._closed, case))
         self.stage = "model"
-        judgement = case.judge.judge(case.transaction, case.vector)
+        judgement = case.judge.judge(case.transaction, case.vector, closed=partial(self._closed, case))
         self._model_breaker.ended(started, perf_counter_ns())
         case.faults.update(judgement.faults)
         return self._record(case, case.judge, judgement)
 
-    def _unscored(self, case: Case) -> DecisionRecord:
+    def _closed(self, case: Case, wish: Wish) -> tuple[Action, ...]:
+        return () if self._capacity is None else self._capacity.closed(case.now_ms, wish)
+
+    def _unscored(self, case: Case, closed: Closed = ()) -> DecisionRecord:
+        """closed: nothing, where another thread asks: whether there is capacity may not be waited for."""
         judge = case.judge  # another thread may give the case another one, and a decision has one bundle
         try:
-            judgement = judge.judge(case.transaction, case.vector, can_score=False)
+            judgement = judge.judge(case.transaction, case.vector, closed=closed, can_score=False)
         except Exception:  # noqa: BLE001  whatever it was, there is an answer
             case.faults.add("rules_failed")
-            judgement = judge.fixed()
+            judgement = judge.fixed_answer()
         return self._record(case, judge, judgement)
 
     def _keep(self, case: Case, record: DecisionRecord) -> None:
@@ -407,6 +422,8 @@ class Decider:
             shadow_rules=judgement.shadow_rules,
             tier=judgement.tier,
             decided_by=judgement.decided_by,
+            closed_actions=judgement.closed_actions,
+            price=judgement.price,
             faults=tuple(sorted(case.faults)),
             bundle_id=judge.bundle.id,
             propensity=PROPENSITY,

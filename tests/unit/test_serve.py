@@ -185,15 +185,17 @@ def stump_text() -> str:
     return lightgbm.train(parameters, data, num_boost_round=1).model_to_string()
 
 
-def test_a_score_that_is_no_number_is_never_an_approval(
+def test_a_score_that_is_no_number_is_priced_as_none(
     judge: Judge, transaction_request: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(judge._booster, "score", lambda row: float("nan"))
     small = transaction(transaction_request, amount_minor=100)
     judged = judge.judge(small, vector(amount_minor=100.0))
-    assert (judged.action, judged.tier, judged.probability) == ("step_up", "rules", None)
-    assert judged.decided_by == "fallback"
-    assert [reason.code for reason in judged.reasons] == ["F01"]
+    assert (judged.action, judged.tier, judged.probability) == ("approve", "rules", None)
+    large = judge.judge(transaction(transaction_request, amount_minor=300_000), vector())
+    assert (large.action, large.decided_by) == ("step_up", "fallback")
+    assert [reason.code for reason in large.reasons] == ["F01", "P01"]
+    assert large.faults == ("model_invalid",)
     ruled = judge.judge(small, vector(**TESTING))
     assert (ruled.action, ruled.decided_by) == ("decline", "rule")
 
