@@ -15,7 +15,13 @@ from fraud_platform.package import Bundle
 from fraud_platform.schema import LabelEvent, Transaction
 from fraud_platform.serve.judge import Judge, Judgement, Vector
 from fraud_platform.serve.record import Decision, DecisionRecord, LabelRecord, Timings
-from fraud_platform.serve.requests import Request, canonical, parse_label, parse_transaction
+from fraud_platform.serve.requests import (
+    Request,
+    canonical,
+    check_known_after,
+    parse_label,
+    parse_transaction,
+)
 
 PROPENSITY = 1.0
 """The policy is deterministic: the action it takes had no alternative."""
@@ -101,9 +107,15 @@ class Decider:
         return None if recorded is None else Decision.of(recorded, is_repeat=True)
 
     def learn(self, request: Request) -> LabelEvent:
-        """Take in a label event; the same event again changes nothing. RequestError when it is invalid."""
+        """Take in a label event; the same event again changes nothing. RequestError when it is invalid.
+
+        An event on a transaction that this service did not decide is kept: the warehouse may know it.
+        """
         now_ms = self._clock()
         event = parse_label(request, now_ms)
+        recorded = self._journal.find(event.transaction_id)
+        if recorded is not None:
+            check_known_after(event, recorded.request.event_time)
         self._store.learn(event)
         sequence = self._store.sequence
         self._journal.append_label(LabelRecord(event=event, received_at=now_ms, store_sequence=sequence))
