@@ -104,16 +104,9 @@ def _schemas(extras: Sequence[str], has_raw: bool) -> Json:
 
 
 def _array(item: str, most: int) -> Json:
-    """Items may be anything: each is answered on its own, and a wrong one has its problem in its place."""
-    said = f"Each is one {item}, answered on its own: a wrong one gets its problem in its place."
-    return {
-        "type": "array",
-        "minItems": 1,
-        "maxItems": most,
-        "description": said,
-        "items": {},
-        "x-items": item,
-    }
+    said = "Each is answered on its own: a wrong one gets its problem in its place."
+    items = {"$ref": _REF.format(name=item)}
+    return {"type": "array", "minItems": 1, "maxItems": most, "description": said, "items": items}
 
 
 def _limit(schema: Json, fields: Mapping[str, Json]) -> None:

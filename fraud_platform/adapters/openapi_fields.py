@@ -81,17 +81,17 @@ def _string(column: Column) -> Json:
 
 def _raw() -> Json:
     said = {
-        "card_number": "12 to 19 digits",
-        "customer": "Any text; capitals do not count",
-        "device": "Any text; capitals do not count",
-        "ip": "An IPv4 or IPv6 address",
+        "card_number": ("12 to 19 digits", r"^ *[0-9](?:[ .-]*[0-9]){11,18} *$"),
+        "customer": ("Any text; capitals do not count", TEXT_PATTERN),
+        "device": ("Any text; capitals do not count", TEXT_PATTERN),
+        "ip": ("An IPv4 or IPv6 address", r"^[0-9A-Fa-f.:]+$"),
     }
     properties = {
         name: {
             "type": "string",
-            "minLength": 1,
             "maxLength": RAW_LENGTH_MAX,
-            "description": f"{said[name]}; becomes {field}",
+            "pattern": said[name][1],
+            "description": f"{said[name][0]}; becomes {field}, which must not be given as well",
         }
         for name, field in RAW_FIELDS.items()
     }

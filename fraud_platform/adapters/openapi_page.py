@@ -101,15 +101,15 @@ def _named(field: str, is_required: bool) -> str:
 def _kind(schema: Json) -> str:
     """A schema in a few words, with its limits and links."""
     if "$ref" in schema:
-        name = escape(schema["$ref"].rsplit("/", 1)[-1])
+        name = escape(schema["$ref"].rsplit("/", 1)[1])
         return f'<a href="#{name}">{name}</a>'
     if "anyOf" in schema:
         return " or ".join(_kind(one) for one in schema["anyOf"])
     if "enum" in schema:
         return " | ".join(f"<code>{escape(str(value))}</code>" for value in schema["enum"])
     if schema.get("type") == "array":
-        item = {"$ref": schema["x-items"]} if "x-items" in schema else schema["items"]
-        return f"array of {_kind(item)}{_limits(schema, 'minItems', 'maxItems')}"
+        limits = _limits(schema, "minItems", "maxItems")
+        return f"array of {_kind(schema['items'])}{limits}"
     if schema.get("type") == "object" and schema.get("properties"):
         fields = "; ".join(f"<code>{escape(k)}</code>: {_kind(v)}" for k, v in schema["properties"].items())
         return f"object ({fields})"

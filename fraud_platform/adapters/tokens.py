@@ -82,7 +82,7 @@ class Tokeniser:
             if kind not in RAW_FIELDS:
                 raise RequestError(RAW, None, f"has a field that is none of {', '.join(RAW_FIELDS)}")
             field = RAW_FIELDS[kind]
-            if fields.get(field) is not None:
+            if field in fields:
                 raise RequestError(field, None, f"is given twice: give {field} or {RAW}.{kind}, not both")
             if not isinstance(value, str):
                 raise RequestError(f"{RAW}.{kind}", HIDDEN, "must be text")
