@@ -16,7 +16,7 @@ from threading import Thread
 from time import perf_counter_ns
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from fraud_platform.errors import FraudPlatformError, RequestError
+from fraud_platform.errors import FraudPlatformError, RequestError, in_short
 from fraud_platform.serve.case import Case
 from fraud_platform.serve.record import Decision
 
@@ -107,8 +107,8 @@ class Lane:
         timer = asyncio.get_running_loop().call_at(deadline_ns / 1e9, self._time_out, cases, future)
         try:
             return await future
-        except Exception:
-            logger.exception("a decision failed: it is answered without")
+        except Exception as error:  # noqa: BLE001  whatever it was, there is an answer
+            logger.error("a decision is answered without the lane: %s", in_short(error))
             return [self._fallen(case, "internal") for case in cases]
         finally:
             timer.cancel()
@@ -169,8 +169,8 @@ class Lane:
         try:
             while self._works.tidy() and self._jobs.empty():
                 pass
-        except Exception:
-            logger.exception("what was to be made up for waits")
+        except Exception as error:  # noqa: BLE001  it is tried again
+            logger.error("what is to be made up for waits: %s", in_short(error))
 
     @staticmethod
     def _do(job: Job) -> None:
@@ -186,7 +186,7 @@ class Lane:
 
 def _log_failure(_: Any, error: BaseException | None) -> None:
     if error is not None:
-        logger.error("a job of the lane failed", exc_info=error)
+        logger.error("a job of the lane failed: %s", in_short(error))
 
 
 def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

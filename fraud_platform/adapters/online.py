@@ -15,8 +15,8 @@ from fraud_platform.adapters.lane import Answer, Lane
 from fraud_platform.adapters.service import Service
 from fraud_platform.errors import DecisionLogError, RequestError
 from fraud_platform.package import Bundle
-from fraud_platform.schema import LabelEvent
 from fraud_platform.serve.case import Case
+from fraud_platform.serve.decider import Learned
 from fraud_platform.serve.record import Decision
 from fraud_platform.serve.requests import Request
 
@@ -64,7 +64,7 @@ class OnlineService:
         except TimeoutError:
             raise DecisionLogError("the log does not answer; ask again") from None
 
-    async def learn(self, request: Request) -> LabelEvent:
+    async def learn(self, request: Request) -> Learned:
         """DecisionLogError where store or log do not answer: ask again, an event counts once."""
         try:
             return await self._lane.call(lambda: self._service.learn(request), PATIENCE_S)

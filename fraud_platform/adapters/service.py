@@ -36,11 +36,10 @@ from fraud_platform.errors import (
 )
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.package import Bundle
-from fraud_platform.schema import LabelEvent
 from fraud_platform.serve import Decider, Judge
 from fraud_platform.serve.case import Case
 from fraud_platform.serve.clock import SteadyClock
-from fraud_platform.serve.decider import DEADLINE_MS
+from fraud_platform.serve.decider import DEADLINE_MS, Learned
 from fraud_platform.serve.record import Decision, DecisionRecord
 from fraud_platform.serve.requests import Request
 
@@ -163,7 +162,7 @@ class Service:
     def decision(self, transaction_id: str) -> Decision | None:
         return self.decider.decision(transaction_id)
 
-    def learn(self, request: Request) -> LabelEvent:
+    def learn(self, request: Request) -> Learned:
         return self._following(lambda: self.decider.learn(request))
 
     def tidy(self) -> bool:

@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import perf_counter_ns
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec import structs
 
@@ -26,7 +26,13 @@ from fraud_platform.serve.capacity import Wish
 from fraud_platform.serve.case import Case
 from fraud_platform.serve.judge import Closed, Judge, Judgement, Vector
 from fraud_platform.serve.record import Decision, DecisionRecord, LabelRecord, Timings
-from fraud_platform.serve.requests import Request, canonical, parse_label, parse_transaction
+from fraud_platform.serve.requests import (
+    Request,
+    canonical,
+    check_known_after,
+    parse_label,
+    parse_transaction,
+)
 
 PROPENSITY = 1.0
 """The policy is deterministic: the action it takes had no alternative."""
@@ -42,6 +48,13 @@ LOOK_NS = 1_000_000_000
 
 class ConflictError(RequestError):
     """The id is known with other content."""
+
+
+class Learned(NamedTuple):
+    """A label event that was taken in; whether its transaction was decided here."""
+
+    event: LabelEvent
+    is_transaction_known: bool
 
 
 class Observation(Protocol):
@@ -206,14 +219,20 @@ class Decider:
         recorded = self._spill.find(transaction_id) or self._journal.find(transaction_id)
         return None if recorded is None else Decision.of(recorded, is_repeat=True)
 
-    def learn(self, request: Request) -> LabelEvent:
-        """Take in a label event; the same event again changes nothing. RequestError when it is invalid."""
+    def learn(self, request: Request) -> Learned:
+        """Take in a label event; the same event again changes nothing. RequestError when it is invalid.
+
+        An event on a transaction that this service did not decide is kept: the warehouse may know it.
+        """
         now_ms = self._clock()
         event = parse_label(request, now_ms)
+        recorded = self._at_hand(event.transaction_id) or self._journal.find(event.transaction_id)
+        if recorded is not None:
+            check_known_after(event, recorded.request.event_time)
         self.store.learn(event)
         sequence = self.store.sequence
         self._journal.append_label(LabelRecord(event=event, received_at=now_ms, store_sequence=sequence))
-        return event
+        return Learned(event, recorded is not None)
 
     def tidy(self) -> bool:
         """Makes up for what could not be done in time, a little at once; True where more is left.
