@@ -46,7 +46,7 @@ def tokenise_file(
     try:
         with duckdb.connect() as connection:
             for kind in set(columns.values()):
-                made = _nullable(tokeniser, kind)
+                made = _or_empty(tokeniser, kind)
                 connection.create_function(f"token_{kind}", made, ["VARCHAR"], "VARCHAR")
             _require_columns(connection, reader, source, columns)
             selected = f"SELECT * REPLACE ({replaced}) FROM {reader}"
@@ -58,18 +58,18 @@ def tokenise_file(
     return report
 
 
-def _nullable(tokeniser: Tokeniser, kind: str) -> Callable[[str], str | None]:
-    def token(value: str) -> str | None:
+def _or_empty(tokeniser: Tokeniser, kind: str) -> Callable[[str], str]:
+    def token(value: str) -> str:
         try:
             return tokeniser.token(kind, value)
         except RequestError:
-            return None
+            return ""
 
     return token
 
 
 def _call(kind: str, column: str) -> str:
-    return f"token_{kind}({_text(column)})"
+    return f"nullif(token_{kind}({_text(column)}), '')"
 
 
 def _text(column: str) -> str:
