@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import struct
 from pathlib import Path
+from threading import Lock
 
 import lmdb
 
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class CapacityCounter:
-    """The counts of a state folder. The file is opened when the first wish comes; one counter a process.
+    """The counts of a state folder, for the threads of one process. Opened when the first wish comes.
 
     is_failing: the last wish could not be counted. It was granted then: a step-up too many costs less than a
     payment without an answer.
@@ -39,6 +40,7 @@ class CapacityCounter:
     def __init__(self, state: Path) -> None:
         self._folder = state / FOLDER
         self._env: lmdb.Environment | None = None
+        self._opening = Lock()
         self.is_failing = False
 
     def closed(self, now_ms: int, wish: Wish) -> tuple[Action, ...]:
@@ -76,10 +78,11 @@ class CapacityCounter:
         return is_granted
 
     def _opened(self) -> lmdb.Environment:
-        if self._env is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._env = lmdb.open(str(self._folder), map_size=MAP_BYTES, sync=False, metasync=False)
-        return self._env
+        with self._opening:
+            if self._env is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._env = lmdb.open(str(self._folder), map_size=MAP_BYTES, sync=False, metasync=False)
+            return self._env
 
 
 def _read(txn: lmdb.Transaction, hour: int) -> HourCounts | None:

@@ -22,6 +22,8 @@ from fraud_platform.rules import RuleHit
 from fraud_platform.schema import ACTIONS, CURRENCY_EXPONENTS, Action, Transaction
 from fraud_platform.serve.booster import Booster
 from fraud_platform.serve.capacity import Wish
+from fraud_platform.serve.contributions import TreeShap
+from fraud_platform.serve.model_text import Forest
 from fraud_platform.serve.reasons import REASONS_MAX, FamilyReasons, chosen, rule_reasons
 from fraud_platform.serve.record import DecidedBy, Reason, Tier
 
@@ -33,6 +35,7 @@ REASONS_FAILED = "reasons_failed"
 log = logging.getLogger(__name__)
 
 Vector = tuple[float | str | None, ...]
+Explain = Callable[[np.ndarray], np.ndarray]
 Closed = Collection[Action] | Callable[[Wish], Collection[Action]]
 """Actions without capacity: those of a record, or who is asked for them; see `Judge.judge`."""
 
@@ -81,6 +84,7 @@ class Judge:
         self.bundle = bundle
         contract = bundle.contract
         self._booster = _fitting_booster(bundle) if has_model else None
+        self._explain = _explainer(bundle, self._booster) if self._booster else None
         used = self._booster.used_features if self._booster else ()
         self._families = FamilyReasons(bundle.reasons, contract.names, used)
         self._rule_places = tuple((name, contract.index(name)) for name in bundle.rules.feature_names)
@@ -223,9 +227,9 @@ class Judge:
         return chosen(rules, causes, price), faults
 
     def _causes(self, row: np.ndarray) -> tuple[list[Reason], tuple[str, ...]]:
-        assert self._booster is not None
+        assert self._explain is not None
         try:
-            return self._families.of(row, self._booster.contributions(row)), ()
+            return self._families.of(row, self._explain(row)), ()
         except Exception:  # noqa: BLE001
             self._tell(REASONS_FAILED)
             return [], (REASONS_FAILED,)
@@ -265,8 +269,19 @@ def _fitting_booster(bundle: Bundle) -> Booster:
             f"the model reads {booster.feature_count} features, the contract has {width}: "
             "package the model with the contract it was trained on"
         )
-    booster.contributions(np.zeros(width))  # the first one builds LightGBM's buffers
     return booster
+
+
+def _explainer(bundle: Bundle, booster: Booster) -> Explain:
+    """TreeSHAP over all trees at once; LightGBM's own call where the model has what that does not know."""
+    width = booster.feature_count
+    expected = booster.contributions(np.zeros(width))  # the first one builds LightGBM's buffers
+    forest = Forest.of(bundle.model_text)
+    if forest is None:
+        return booster.contributions
+    explain = TreeShap(forest, width).contributions
+    is_same = np.allclose(explain(np.zeros(width)), expected, rtol=1e-9, atol=1e-12)
+    return explain if is_same else booster.contributions
 
 
 def _strongest(live: list[RuleHit], base: Action) -> tuple[Action, bool]:

@@ -147,14 +147,15 @@ def test_the_last_bits_of_score_and_contributions_leave_the_reasons_alone(
 ) -> None:
     asked = msgspec.convert(transaction_request(amount_minor=90_000), type=Transaction)
     before = [judge.judge(asked, row) for row in rows]
-    booster = judge._booster
+    booster, explain = judge._booster, judge._explain
     assert booster is not None
-    score, contributions, rng = booster.score, booster.contributions, np.random.default_rng(3)
+    assert explain is not None
+    score, rng = booster.score, np.random.default_rng(3)
     monkeypatch.setattr(booster, "score", lambda row: float(np.nextafter(score(row), rng.choice([0.0, 1.0]))))
     monkeypatch.setattr(
-        booster,
-        "contributions",
-        lambda row: contributions(row) * (1.0 + rng.choice([-1e-12, 1e-12], len(row))),
+        judge,
+        "_explain",
+        lambda row: explain(row) * (1.0 + rng.choice([-1e-12, 1e-12], len(row))),
     )
     after = [judge.judge(asked, row) for row in rows]
     assert [one.reasons for one in after] == [one.reasons for one in before]
