@@ -13,7 +13,7 @@ import numpy as np
 
 from fraud_platform.errors import BundleError
 from fraud_platform.package import Bundle
-from fraud_platform.rules import RuleHit
+from fraud_platform.rules import RuleHit, Verdict, verdict
 from fraud_platform.schema import ACTIONS, CURRENCY_EXPONENTS, Action, Transaction
 from fraud_platform.serve.booster import Booster
 from fraud_platform.serve.record import DecidedBy, Reason, Tier
@@ -60,12 +60,15 @@ class Judge:
 
     def judge(self, transaction: Transaction, vector: Vector) -> Judgement:
         """The same transaction and vector always give the same judgement."""
-        hits = self.bundle.rules.evaluate({name: vector[place] for name, place in self._rule_places})
+        values = {name: vector[place] for name, place in self._rule_places}
+        hits = self.bundle.rules.evaluate(values, transaction)
         live = [hit for hit in hits if hit.is_live]
         row = self.bundle.encoder.vector(vector, self.bundle.contract)
         raw_score, probability = self._score(row)
         base, costs = self._price(probability, amount_of(transaction))
-        action, is_rule = _strongest(live, base)
+        ruled = verdict(live)
+        base = "approve" if ruled.is_final else base  # an approving rule: the policy is not heard
+        action, is_rule = _strongest(ruled, base)
         otherwise: DecidedBy = "fallback" if probability is None else "policy"
         return Judgement(
             raw_score=raw_score,
@@ -73,7 +76,9 @@ class Judge:
             expected_costs=costs,
             action=action,
             decided_by="rule" if is_rule else otherwise,
-            reasons=() if action == "approve" else self._reasons(live, base, row, probability is not None),
+            reasons=()
+            if action == "approve"
+            else self._reasons(ruled.heard, base, row, probability is not None),
             rules=tuple(hit.name for hit in live),
             shadow_rules=tuple(hit.name for hit in hits if not hit.is_live),
             tier="rules" if probability is None else "model",
@@ -97,10 +102,10 @@ class Judge:
         return decision.action, decision.expected_costs
 
     def _reasons(
-        self, live: list[RuleHit], base: Action, row: np.ndarray, is_scored: bool
+        self, heard: tuple[RuleHit, ...], base: Action, row: np.ndarray, is_scored: bool
     ) -> tuple[Reason, ...]:
         """Rules first; then, where policy or fallback were not for approval either, their reasons."""
-        reasons = [Reason(hit.code, hit.text) for hit in live if hit.action != "approve"][:REASONS_MAX]
+        reasons = [Reason(hit.code, hit.text) for hit in heard[:REASONS_MAX]]
         if base == "approve" or len(reasons) == REASONS_MAX:
             return tuple(reasons)
         texts = self.bundle.reasons
@@ -123,8 +128,8 @@ def amount_of(transaction: Transaction) -> float:
     return transaction.amount_minor / 10 ** CURRENCY_EXPONENTS[transaction.currency]
 
 
-def _strongest(live: list[RuleHit], base: Action) -> tuple[Action, bool]:
-    """The stronger of rules and base, and whether it is the rules'; `live` has the strongest action first."""
-    if live and ACTIONS.index(live[0].action) > ACTIONS.index(base):
-        return live[0].action, True
-    return base, False
+def _strongest(ruled: Verdict, base: Action) -> tuple[Action, bool]:
+    """The stronger of rules and base, and whether it is the rules'."""
+    if ruled.action is not None and ACTIONS.index(ruled.action) > ACTIONS.index(base):
+        return ruled.action, True
+    return base, ruled.is_final
