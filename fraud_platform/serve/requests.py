@@ -52,6 +52,8 @@ NO_CARD_NUMBER = (
     "looks like one needs a letter among its digits, so that fewer than 13 stand together"
 )
 
+_LONG_NUMBER = re.compile(r"\d{13,}")
+"""Could hide a card number in more digits: nothing that has to be repeated."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PATH = re.compile(r" - at `\$\.?(.+)`$")
 _UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`", re.DOTALL)
@@ -161,7 +163,7 @@ def _shown(value: Any) -> Any:
     if isinstance(value, int | float) and is_card_number(value):
         return HIDDEN
     text = str(value)
-    if isinstance(value, str) and holds_card_number(text):
+    if isinstance(value, str) and (holds_card_number(text) or _LONG_NUMBER.search(text)):
         return HIDDEN
     return value if len(text) <= ECHO_LENGTH_MAX else text[:ECHO_LENGTH_MAX] + "..."
 

@@ -17,7 +17,7 @@ REASONS = ReasonTexts.from_yaml(load_reasons_text())
 
 
 def used(name: str, gains: dict[str, float] | None = None) -> Usage:
-    found = usages(CONTRACT, load_rules(CONTRACT.names), REASONS, gains)
+    found = usages(CONTRACT, load_rules(CONTRACT.dtypes), REASONS, gains)
     return found[CONTRACT.index(name)]
 
 

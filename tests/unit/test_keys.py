@@ -37,12 +37,14 @@ class Hands:
 
 
 class Nothing:
-    """A decider that knows no transaction."""
+    """A service that knows no transaction, and has nothing to do."""
+
+    waiting: dict[str, int] = {}
 
     class bundle:
         id = "b"
 
-    def decision(self, transaction_id: str) -> None:
+    async def decision(self, transaction_id: str) -> None:
         return None
 
 
