@@ -113,7 +113,7 @@ class Decider:
         self._judge.close()
 
     def _repeat(self, transaction: Transaction, record: DecisionRecord) -> Decision:
-        if canonical(record.request) != canonical(transaction):
+        if not record.is_erased and canonical(record.request) != canonical(transaction):
             rule = "was decided with other content; send new content under a new id"
             raise ConflictError("transaction_id", transaction.transaction_id, rule)
         return Decision.of(record, is_repeat=True)
