@@ -50,6 +50,22 @@ class ChainTakenError(DecisionLogError):
     """Another process writes this chain."""
 
 
+class _Segment:
+    """The file that is written; `force` is also called by the thread of the group commit."""
+
+    def __init__(self, descriptor: int, force_first: Callable[[], None]) -> None:
+        self.descriptor = descriptor
+        self._force_first = force_first
+
+    def force(self) -> None:
+        self._force_first()
+        file = os.dup(self.descriptor)  # which no rotation closes meanwhile
+        try:
+            os.fdatasync(file)
+        finally:
+            os.close(file)
+
+
 class DecisionLog:
     """One worker's end of the log. DecisionLogError when the log is damaged or another process writes it.
 
@@ -72,7 +88,6 @@ class DecisionLog:
         self._chain = folder / worker
         self._worker = worker.encode()
         self._folder = folder
-        self._force_first = force_first
         self._key_of = key_of
         self._segment_bytes = segment_bytes
         self._day = 0
@@ -80,8 +95,8 @@ class DecisionLog:
         self._lock = _lock(self._chain / "lock")
         self._index = Index(folder)
         self.head = self._recover()
-        self._file = self._segment_file(self.head.segment)
-        self._commit = GroupCommit(sync, self._force)
+        self._file = _Segment(self._open_segment(self.head.segment), force_first)
+        self._commit = GroupCommit(sync, self._file.force)
 
     @classmethod
     def claim(
@@ -129,7 +144,7 @@ class DecisionLog:
             self._commit.wrote()
             self._index.put(key, self._worker, place, after)
         except (OSError, lmdb.Error) as error:
-            os.ftruncate(self._file, self.head.offset)
+            os.ftruncate(self._file.descriptor, self.head.offset)
             raise DecisionLogError(
                 f"record {sequence} could not be written: {error}; free the disk"
             ) from error
@@ -163,7 +178,7 @@ class DecisionLog:
 
     def close(self) -> None:
         self._commit.close()
-        os.close(self._file)
+        os.close(self._file.descriptor)
         self._index.close()
         os.close(self._lock)
 
@@ -176,26 +191,18 @@ class DecisionLog:
         self.close()
 
     def _write(self, line: bytes) -> None:
-        written = os.write(self._file, line)
+        written = os.write(self._file.descriptor, line)
         if written != len(line):
             raise OSError(f"{written} of {len(line)} bytes fitted")
 
-    def _force(self) -> None:
-        """Also called by the thread of the group commit: on a descriptor that a rotation does not close."""
-        self._force_first()
-        file = os.dup(self._file)
-        try:
-            os.fdatasync(file)
-        finally:
-            os.close(file)
-
     def _rotate(self, sequence: int) -> None:
-        self._force()
-        retired, self._file = self._file, self._segment_file(sequence)
+        self._file.force()
+        retired = self._file.descriptor
+        self._file.descriptor = self._open_segment(sequence)
         os.close(retired)
         self.head = Head(sequence, 0, self.head.sequence, self.head.hash)
 
-    def _segment_file(self, segment: int) -> int:
+    def _open_segment(self, segment: int) -> int:
         path = segment_path(self._chain, segment)
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
 
