@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import lmdb
 import msgspec
@@ -124,6 +125,32 @@ class Index:
 
     def close(self) -> None:
         self._env.close()
+
+
+class Place(NamedTuple):
+    """Where a line lies."""
+
+    worker: str
+    segment: int
+    offset: int
+    length: int
+
+
+def read_places(folder: Path) -> Iterator[tuple[Place, bytes]]:
+    """Every record's payload and the place of its line, chain by chain."""
+    for worker in workers_of(folder):
+        for segment in segments_of(folder / worker):
+            offset = 0
+            for line, raw in lines_of(segment_path(folder / worker, segment)):
+                yield Place(worker, segment, offset, len(raw)), bytes(line.record)
+                offset += len(raw) + 1
+
+
+def read_at(folder: Path, place: Place) -> bytes:
+    """The payload of the line at a place."""
+    with segment_path(folder / place.worker, place.segment).open("rb") as file:
+        file.seek(place.offset)
+        return bytes(decode_line(file.read(place.length)).record)
 
 
 def read_records(folder: Path, after: Mapping[str, int] | None = None) -> Iterator[LoggedRecord]:
