@@ -156,8 +156,8 @@ class _Chain:
             self._find(f"{error}{place}")
         else:
             self._check_end()
-        for sequence in sorted(self._anchors):
-            self._find(f"{self._chain}, sequence {sequence}: an anchor knows this line, it is missing")
+            for sequence in sorted(self._anchors):
+                self._find(f"{self._chain}, sequence {sequence}: an anchor knows this line, it is missing")
         return LogReport(
             counts={self._worker: self._sequence},
             bytes=self._bytes,
@@ -184,6 +184,9 @@ class _Chain:
 
     def _check_segment(self, segment: int, *, is_last: bool) -> None:
         path = segment_path(self._chain, segment)
+        if segment <= self._sequence and not self._count:
+            self._find(f"{path} is before sequence {self._sequence}: a removal was stopped, do it again")
+            return
         if segment != self._sequence + 1:
             raise DecisionLogError(
                 f"{path} follows sequence {self._sequence}: lines from {self._sequence + 1} on are missing"

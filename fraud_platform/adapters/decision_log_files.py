@@ -64,14 +64,15 @@ class Head:
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
     """What retention took off a chain's beginning: everything up to `sequence`, whose line had `hash`.
 
-    segments: how many files; records: how many lines; up_to: the last record's moment; at: when (ms UTC).
+    segments: how many files; up_to: the last record's moment; change: the last change of the store that one
+    of them was; at: when (ms UTC).
     """
 
     sequence: int
     hash: str
     segments: int
-    records: int
     up_to: int
+    change: int
     at: int
     by: str
 

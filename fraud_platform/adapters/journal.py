@@ -21,25 +21,26 @@ import msgspec
 
 from fraud_platform.adapters.decision_log import DecisionLog, read_records
 from fraud_platform.adapters.group_commit import SyncPolicy
-from fraud_platform.adapters.sealed_records import Sealer, key_of
+from fraud_platform.adapters.sealed_records import NO_SLOT, Sealer, key_of
 from fraud_platform.adapters.vault import Vault
 from fraud_platform.serve.record import ERASED, DecisionRecord, LabelRecord
 
 DECISIONS = "decisions"
 LABELS = "labels"
 OBSERVED = "observed"
+LOGS = (DECISIONS, LABELS, OBSERVED)
 VAULT = "vault"
 
 
 class LoggedDecision(NamedTuple):
-    """A record and its place: the chain (worker), its number there and its line's hash; person: a digest that
-    stands for whose it is."""
+    """A record and its place: the chain (worker), its number there and its line's hash; slot: the number of
+    the key that seals it."""
 
     worker: str
     sequence: int
     record: DecisionRecord
     hash: str = ""
-    person: str = ""
+    slot: int = NO_SLOT
 
 
 class LoggedLabel(NamedTuple):
@@ -47,7 +48,7 @@ class LoggedLabel(NamedTuple):
     sequence: int
     record: LabelRecord
     hash: str = ""
-    person: str = ""
+    slot: int = NO_SLOT
 
 
 class ObservedRecord(msgspec.Struct, frozen=True):
@@ -69,8 +70,7 @@ class Journal:
         self._sealer = Sealer(self._vault)
         force = self._vault.force
         self._decisions, self._labels, self._observed = (
-            DecisionLog.claim(state / name, sync=sync, force_first=force, key_of=key_of)
-            for name in (DECISIONS, LABELS, OBSERVED)
+            DecisionLog.claim(state / name, sync=sync, force_first=force, key_of=key_of) for name in LOGS
         )
 
     @property
@@ -130,9 +130,9 @@ def read_decisions(
         return
     with reading(state) as sealer:
         for logged in read_records(state / DECISIONS, after):
-            record, person = sealer.open(logged.payload)
+            record, slot = sealer.open(logged.payload)
             if with_erased or not record.is_erased:
-                yield LoggedDecision(logged.worker, logged.sequence, record, logged.hash, person)
+                yield LoggedDecision(logged.worker, logged.sequence, record, logged.hash, slot)
 
 
 def read_labels(
@@ -143,9 +143,9 @@ def read_labels(
         return
     with reading(state) as sealer:
         for logged in read_records(state / LABELS, after):
-            record, person = sealer.open_label(logged.payload)
+            record, slot = sealer.open_label(logged.payload)
             if with_erased or record.event.transaction_id != ERASED:
-                yield LoggedLabel(logged.worker, logged.sequence, record, logged.hash, person)
+                yield LoggedLabel(logged.worker, logged.sequence, record, logged.hash, slot)
 
 
 def read_observed(state: Path) -> Iterator[ObservedRecord]:

@@ -22,6 +22,7 @@ from fraud_platform.adapters.decision_log_files import Place, read_at, read_plac
 from fraud_platform.adapters.go_live import bases_of
 from fraud_platform.adapters.journal import DECISIONS, LABELS, read_observed, reading
 from fraud_platform.adapters.lmdb import LmdbStore, read_meta
+from fraud_platform.adapters.retention import last_removed_change
 from fraud_platform.adapters.sealed_records import NO_SLOT, Sealer
 from fraud_platform.errors import BundleError, TooLateError
 from fraud_platform.features.contract import FeatureContract
@@ -33,6 +34,7 @@ from fraud_platform.serve.record import DecisionRecord
 from fraud_platform.serve.replay import (
     ERASED,
     NEAR_ERASED,
+    REMOVED,
     NotReplayableError,
     Replayed,
     ReplayReport,
@@ -101,8 +103,8 @@ def replay_log(
         entries = sorted(_entries(state, sealer, wanted))
         run = _Run(state, sealer, bundle_of, progress, each, entries)
         run.replay_unobserved([one for one in entries if not one.change and not one.is_label])
-        for store, part in _generations(state, base, [one for one in entries if one.change]):
-            run.replay_from(store, part)
+        for change, store, part in _generations(state, base, [one for one in entries if one.change]):
+            run.replay_from(change, store, part)
         run.close()
     return run.report
 
@@ -127,8 +129,11 @@ def _entries(state: Path, sealer: Sealer, wanted: Wanted) -> Iterator[Entry]:
 
 def _generations(
     state: Path, base: Path | None, entries: list[Entry]
-) -> Iterator[tuple[Path | None, list[Entry]]]:
-    """The entries by the store that counted them, up to the last wanted one; None: an empty store."""
+) -> Iterator[tuple[int, Path | None, list[Entry]]]:
+    """The entries by the store that counted them, up to the last wanted one, and the change before it.
+
+    None: an empty store.
+    """
     kept: Mapping[int, Path | None] = bases_of(state)
     first = base if base is not None else _beginning(state)
     starts = sorted({0: first, **kept}.items(), key=lambda item: item[0])
@@ -137,7 +142,7 @@ def _generations(
         part = [one for one in entries if change < one.change <= end]
         last = max((place for place, one in enumerate(part) if one.is_wanted), default=-1)
         if last >= 0:
-            yield store, part[: last + 1]
+            yield change, store, part[: last + 1]
 
 
 def _beginning(state: Path) -> Path | None:
@@ -166,6 +171,8 @@ class _Run:
         self._progress = progress
         self._each = each
         self._judges: dict[str, Judge | BundleError] = {}
+        self._is_shortened = False
+        self._removed_change = last_removed_change(state)
         self._first_erased = min((one.change for one in entries if one.is_erased), default=1 << 62)
 
     def close(self) -> None:
@@ -179,7 +186,8 @@ class _Run:
             if entry.is_wanted:
                 self._compare(entry, None, NO_CHANGE)
 
-    def replay_from(self, store: Path | None, entries: list[Entry]) -> None:
+    def replay_from(self, change: int, store: Path | None, entries: list[Entry]) -> None:
+        self._is_shortened = change < self._removed_change
         contract = self._contract(store, entries)
         if store is not None and not (store / "data.mdb").is_file():
             self._without_features(entries, NO_HISTORY)
@@ -221,8 +229,11 @@ class _Run:
             answer, why = None, OTHER_CONTRACT
         if record.vector is None:
             answer = None  # it was decided without features
-        elif answer is not None and answer.vector != record.vector and self._first_erased < entry.change:
-            answer, why = None, NEAR_ERASED
+        elif answer is not None and answer.vector != record.vector:
+            if self._first_erased < entry.change:
+                answer, why = None, NEAR_ERASED
+            elif self._is_shortened:
+                answer, why = None, REMOVED
         try:
             replayed = replay(judge, record, answer)
         except NotReplayableError as error:

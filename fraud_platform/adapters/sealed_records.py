@@ -42,17 +42,17 @@ class SealedRecord(msgspec.Struct, frozen=True):
 
 
 class Opened(NamedTuple):
-    """The record; `person` is empty where it is nobody's."""
+    """The record, and the number of the key that it was sealed with."""
 
     record: DecisionRecord
-    person: str
+    slot: int
 
 
 class OpenedLabel(NamedTuple):
     """As `Opened`; the transaction_id is ERASED where the person is."""
 
     record: LabelRecord
-    person: str
+    slot: int
 
 
 class _Personal(msgspec.Struct, frozen=True, array_like=True):
@@ -132,7 +132,7 @@ class Sealer:
         record = DecisionRecord(
             transaction_id=request.transaction_id, request=request, vector=vector, **values
         )
-        return Opened(record, stored.person)
+        return Opened(record, stored.slot)
 
     def seal_label(self, record: LabelRecord, decision: bytes | None) -> tuple[str, bytes]:
         """(key, bytes) of a label event; decision: the bytes of the decision it is about, if it is here."""
@@ -175,7 +175,7 @@ class Sealer:
             received_at=clear.received_at,
             store_sequence=clear.store_sequence,
         )
-        return OpenedLabel(record, stored.person)
+        return OpenedLabel(record, stored.slot)
 
 
 class _KeyOnly(msgspec.Struct, frozen=True):

@@ -15,8 +15,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from fraud_platform.cli.audit import audit
 from fraud_platform.cli.instance import console
 from fraud_platform.cli.options import AsOfOption, Dataset, Source, settings_of
+from fraud_platform.cli.replay import replay
 from fraud_platform.errors import FraudPlatformError
 from fraud_platform.settings import VAR_VARIABLE
 
@@ -31,6 +33,8 @@ app = typer.Typer(
 )
 benchmarks = typer.Typer(help="Measure the platform's models on published data.", no_args_is_help=True)
 app.add_typer(benchmarks, name="benchmark")
+app.add_typer(audit, name="audit")
+app.command("replay")(replay)
 
 
 @app.callback()

@@ -25,7 +25,8 @@ PARTS: dict[str, tuple[str, ...]] = {
 """Part -> the fields of a record that belong to it."""
 ERASED = "its person was erased"
 NEAR_ERASED = "its features count events of a person who was erased"
-EXPECTED = (ERASED, NEAR_ERASED)
+REMOVED = "its features count events that retention has removed"
+EXPECTED = (ERASED, NEAR_ERASED, REMOVED)
 """Why a part cannot be replayed although nothing is wrong."""
 EXAMPLES_MAX = 10
 
@@ -104,7 +105,7 @@ class ReplayReport:
 
     @property
     def is_equal(self) -> bool:
-        """Every decision came out as it was, but for those of which persons were erased."""
+        """Every decision came out as it was, but for what was erased or removed on purpose."""
         reasons = {*self.unreplayed, *self.unobserved}
         return self.decisions > 0 and not self.differing and reasons <= set(EXPECTED)
 
