@@ -56,7 +56,11 @@ def build_defs(settings: Settings) -> dg.Definitions:
                 monitor.signal,
             ]
         ),
-        asset_checks=[*expectations.build_checks(), serve.counts_every_event_once],
+        asset_checks=[
+            *expectations.build_checks(),
+            serve.counts_every_event_once,
+            monitor.chains_are_whole,
+        ],
         jobs=automation.JOBS,
         schedules=[automation.nightly, automation.hourly_monitoring],
         sensors=[automation.approval, automation.drift, automation.following],

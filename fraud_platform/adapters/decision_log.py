@@ -1,8 +1,10 @@
 """The decision log: append-only JSON lines, one hash chain for each worker process, found again by key.
 
 A line is written by one write(2) before its decision is answered: a killed process loses nothing that was
-answered. What a power loss may cost is set by `sync_every`. Belongs here: appending, recovery, finding.
-Does not belong here: the layout of the files (`decision_log_files`), what a record means (`serve.record`).
+answered. What a power loss may cost is set by a `SyncPolicy` (`group_commit`). A segment holds one day and a
+limited number of bytes, so that retention can remove whole ones. Belongs here: appending, recovery, finding.
+Does not belong here: the layout of the files (`decision_log_files`), checking them (`decision_log_audit`),
+what a record means (`serve.record`).
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ from pathlib import Path
 from types import TracebackType
 
 import lmdb
+import msgspec
 
+from fraud_platform.adapters.decision_log_audit import verify
 from fraud_platform.adapters.decision_log_files import (
-    EMPTY,
     INDEX,
     Head,
     Index,
@@ -29,9 +32,11 @@ from fraud_platform.adapters.decision_log_files import (
     read_records,
     segment_path,
     segments_of,
-    verify,
+    start_of,
 )
+from fraud_platform.adapters.group_commit import GroupCommit, SyncPolicy
 from fraud_platform.errors import DecisionLogError
+from fraud_platform.schema import MILLISECONDS_PER_DAY
 
 __all__ = ["DecisionLog", "LoggedRecord", "read_records", "verify"]
 
@@ -45,11 +50,27 @@ class ChainTakenError(DecisionLogError):
     """Another process writes this chain."""
 
 
+class _Segment:
+    """The file that is written; `force` is also called by the thread of the group commit."""
+
+    def __init__(self, descriptor: int, force_first: Callable[[], None]) -> None:
+        self.descriptor = descriptor
+        self._force_first = force_first
+
+    def force(self) -> None:
+        self._force_first()
+        file = os.dup(self.descriptor)  # which no rotation closes meanwhile
+        try:
+            os.fdatasync(file)
+        finally:
+            os.close(file)
+
+
 class DecisionLog:
     """One worker's end of the log. DecisionLogError when the log is damaged or another process writes it.
 
-    sync_every: force every so many records to the disk; 0 leaves it to the operating system.
-    key_of: the key of a payload, to find records that the index lost.
+    sync: what a power loss may cost; force_first: makes durable what a record needs to be read, and is called
+    before records are forced; key_of: the key of a payload, to find records that the index lost.
     """
 
     def __init__(
@@ -57,7 +78,8 @@ class DecisionLog:
         folder: Path,
         worker: str = "worker-1",
         *,
-        sync_every: int = 0,
+        sync: SyncPolicy = SyncPolicy(),
+        force_first: Callable[[], None] = lambda: None,
         segment_bytes: int = SEGMENT_BYTES,
         key_of: Callable[[bytes], str],
     ) -> None:
@@ -66,20 +88,29 @@ class DecisionLog:
         self._chain = folder / worker
         self._worker = worker.encode()
         self._folder = folder
-        self._sync_every = sync_every
+        self._key_of = key_of
         self._segment_bytes = segment_bytes
+        self._day = 0
         self._chain.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self._chain / "lock")
         self._index = Index(folder)
-        self.head = self._recover(key_of)
-        self._file = self._segment_file(self.head.segment)
+        self.head = self._recover()
+        self._file = _Segment(self._open_segment(self.head.segment), force_first)
+        self._commit = GroupCommit(sync, self._file.force)
 
     @classmethod
-    def claim(cls, folder: Path, *, sync_every: int = 0, key_of: Callable[[bytes], str]) -> DecisionLog:
+    def claim(
+        cls,
+        folder: Path,
+        *,
+        sync: SyncPolicy = SyncPolicy(),
+        force_first: Callable[[], None] = lambda: None,
+        key_of: Callable[[bytes], str],
+    ) -> DecisionLog:
         """The first worker's chain that no process writes: a restarted worker goes on with its own."""
         for number in range(1, WORKERS_MAX + 1):
             try:
-                return cls(folder, f"worker-{number}", sync_every=sync_every, key_of=key_of)
+                return cls(folder, f"worker-{number}", sync=sync, force_first=force_first, key_of=key_of)
             except ChainTakenError:
                 continue
         raise DecisionLogError(f"{folder}: all {WORKERS_MAX} chains are being written; stop other services")
@@ -89,23 +120,31 @@ class DecisionLog:
         """The name of the chain that this process writes."""
         return self._worker.decode()
 
-    def append(self, key: str, payload: bytes) -> int:
-        """Write a record and return its sequence. DecisionLogError when it could not be written whole."""
+    def append(self, key: str, payload: bytes, at_ms: int = 0) -> int:
+        """Write a record and return its sequence. DecisionLogError when it could not be written whole.
+
+        at_ms: the record's moment (ms UTC); a later day than the segment's begins a segment. 0: it has none.
+        """
+        self._commit.room()
         sequence = self.head.sequence + 1
         line = b'{"sequence":%d,"previous_hash":"%b","record":%b}' % (
             sequence,
             self.head.hash.encode(),
             payload,
         )
-        if self.head.offset and self.head.offset + len(line) >= self._segment_bytes:
+        day = at_ms // MILLISECONDS_PER_DAY
+        is_full = self.head.offset + len(line) >= self._segment_bytes or 0 < self._day < day
+        if self.head.offset and is_full:
             self._rotate(sequence)
+        self._day = max(self._day, day)
         place = (self.head.segment, self.head.offset, len(line))
         after = Head(place[0], place[1] + len(line) + 1, sequence, sha256(line).hexdigest())
         try:
             self._write(line + b"\n")
+            self._commit.wrote()
             self._index.put(key, self._worker, place, after)
         except (OSError, lmdb.Error) as error:
-            os.ftruncate(self._file, self.head.offset)
+            os.ftruncate(self._file.descriptor, self.head.offset)
             raise DecisionLogError(
                 f"record {sequence} could not be written: {error}; free the disk"
             ) from error
@@ -118,9 +157,17 @@ class DecisionLog:
         if found is None:
             return None
         worker, (segment, offset, length) = found
-        with segment_path(self._folder / worker, segment).open("rb") as file:
-            file.seek(offset)
-            return bytes(decode_line(file.read(length)).record)
+        try:
+            with segment_path(self._folder / worker, segment).open("rb") as file:
+                file.seek(offset)
+                record = bytes(decode_line(file.read(length)).record)
+        except FileNotFoundError:
+            return None  # retention removed it
+        except msgspec.MsgspecError as error:
+            raise DecisionLogError(
+                f"{worker}, segment {segment}, byte {offset}: no record: {error}"
+            ) from error
+        return record if self._key_of(record) == key else None
 
     def tail(self, count: int) -> list[bytes]:
         """The last records of this chain, at most `count`, in order."""
@@ -130,7 +177,8 @@ class DecisionLog:
         return list(found)
 
     def close(self) -> None:
-        os.close(self._file)
+        self._commit.close()
+        os.close(self._file.descriptor)
         self._index.close()
         os.close(self._lock)
 
@@ -143,25 +191,24 @@ class DecisionLog:
         self.close()
 
     def _write(self, line: bytes) -> None:
-        written = os.write(self._file, line)
+        written = os.write(self._file.descriptor, line)
         if written != len(line):
             raise OSError(f"{written} of {len(line)} bytes fitted")
-        if self._sync_every and (self.head.sequence + 1) % self._sync_every == 0:
-            os.fdatasync(self._file)
 
     def _rotate(self, sequence: int) -> None:
-        os.fdatasync(self._file)
-        os.close(self._file)
+        self._file.force()
+        retired = self._file.descriptor
+        self._file.descriptor = self._open_segment(sequence)
+        os.close(retired)
         self.head = Head(sequence, 0, self.head.sequence, self.head.hash)
-        self._file = self._segment_file(sequence)
 
-    def _segment_file(self, segment: int) -> int:
+    def _open_segment(self, segment: int) -> int:
         path = segment_path(self._chain, segment)
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
 
-    def _recover(self, key_of: Callable[[bytes], str]) -> Head:
+    def _recover(self) -> Head:
         """Index what was written after the index's head, and cut off a line that was not finished."""
-        head = self._index.head(self._worker) or EMPTY
+        head = self._index.head(self._worker) or start_of(self._chain)
         for segment in [s for s in segments_of(self._chain) if s >= head.segment]:
             path = segment_path(self._chain, segment)
             start = head.offset if segment == head.segment else 0
@@ -176,12 +223,18 @@ class DecisionLog:
                 place = (segment, head.offset, len(raw))
                 digest = sha256(raw).hexdigest()
                 head = Head(segment, head.offset + len(raw) + 1, line.sequence, digest)
-                self._index.put(key_of(bytes(line.record)), self._worker, place, head)
+                self._index.put(self._key_of(bytes(line.record)), self._worker, place, head)
             if path.stat().st_size > head.offset:
                 os.truncate(path, head.offset)  # torn by a kill: it was never answered
         if head.sequence and not segment_path(self._chain, head.segment).exists():
             raise DecisionLogError(f"segment {head.segment} of {self._chain} is missing: restore it")
         return head
+
+
+def _misled(worker: str, segment: int, offset: int) -> DecisionLogError:
+    return DecisionLogError(
+        f"{worker}, segment {segment}, byte {offset}: the index leads to another record; run audit verify"
+    )
 
 
 def _lock(path: Path) -> int:

@@ -1,10 +1,12 @@
-"""The decision log's files: lines, segments, the chain of hashes, the index; reading and checking them.
+"""The decision log's files: lines, segments, the chain of hashes, the index; reading them.
 
     <folder>/<worker>/<first sequence>.jsonl   {"sequence": 7, "previous_hash": "...", "record": {...}}
+    <folder>/<worker>/removed.json             up to where retention has removed the chain, and who did it
     <folder>/index/                            LMDB: key -> place of its line; worker -> the chain's head
 
 The hash of a line is the SHA-256 of its bytes without the newline; a chain's first line follows 64 zeros.
-Does not belong here: writing lines (`decision_log`), what a record means (`serve.record`).
+Does not belong here: writing lines (`decision_log`), checking them (`decision_log_audit`), what a record
+means (`serve.record`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import lmdb
 import msgspec
@@ -21,6 +24,7 @@ import msgspec
 from fraud_platform.errors import DecisionLogError
 
 INDEX = "index"
+REMOVED = "removed.json"
 GENESIS = "0" * 64
 INDEX_MAP_BYTES = 1 << 36
 """Address space, not disk."""
@@ -39,9 +43,12 @@ class Line(msgspec.Struct):
 
 @dataclass(frozen=True)
 class LoggedRecord:
+    """hash: of its line."""
+
     worker: str
     sequence: int
     payload: bytes
+    hash: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,22 @@ class Head:
     offset: int
     sequence: int
     hash: str
+
+
+class Removed(msgspec.Struct, frozen=True, kw_only=True):
+    """What retention took off a chain's beginning: everything up to `sequence`, whose line had `hash`.
+
+    segments: how many files; up_to: the last record's moment; change: the last change of the store that one
+    of them was; at: when (ms UTC).
+    """
+
+    sequence: int
+    hash: str
+    segments: int
+    up_to: int
+    change: int
+    at: int
+    by: str
 
 
 EMPTY = Head(segment=1, offset=0, sequence=0, hash=GENESIS)
@@ -95,8 +118,40 @@ class Index:
         segment, offset, sequence, digest = _HEAD.unpack(found)
         return Head(segment, offset, sequence, digest.hex())
 
+    def heads(self) -> dict[str, Head]:
+        """Of every chain that was ever written here."""
+        with self._env.begin() as transaction:
+            workers = [bytes(worker) for worker, _ in transaction.cursor(db=self._heads)]
+        return {worker.decode(): head for worker in workers if (head := self.head(worker)) is not None}
+
     def close(self) -> None:
         self._env.close()
+
+
+class Place(NamedTuple):
+    """Where a line lies."""
+
+    worker: str
+    segment: int
+    offset: int
+    length: int
+
+
+def read_places(folder: Path) -> Iterator[tuple[Place, bytes]]:
+    """Every record's payload and the place of its line, chain by chain."""
+    for worker in workers_of(folder):
+        for segment in segments_of(folder / worker):
+            offset = 0
+            for line, raw in lines_of(segment_path(folder / worker, segment)):
+                yield Place(worker, segment, offset, len(raw)), bytes(line.record)
+                offset += len(raw) + 1
+
+
+def read_at(folder: Path, place: Place) -> bytes:
+    """The payload of the line at a place."""
+    with segment_path(folder / place.worker, place.segment).open("rb") as file:
+        file.seek(place.offset)
+        return bytes(decode_line(file.read(place.length)).record)
 
 
 def read_records(folder: Path, after: Mapping[str, int] | None = None) -> Iterator[LoggedRecord]:
@@ -104,50 +159,15 @@ def read_records(folder: Path, after: Mapping[str, int] | None = None) -> Iterat
 
     A line that is still being written is left for the next time. Reads only; a live log may be read.
     """
-    for worker in _workers(folder):
+    for worker in workers_of(folder):
         known = (after or {}).get(worker, 0)
         segments = segments_of(folder / worker)
         for segment, following in zip(segments, [*segments[1:], None], strict=True):
             if following is not None and following <= known + 1:
                 continue
-            for line, _ in lines_of(segment_path(folder / worker, segment)):
+            for line, raw in lines_of(segment_path(folder / worker, segment)):
                 if line.sequence > known:
-                    yield LoggedRecord(worker, line.sequence, bytes(line.record))
-
-
-def verify(folder: Path) -> dict[str, int]:
-    """Records by worker, when every chain is whole. DecisionLogError names the first line that is not.
-
-    A changed, missing or reordered line breaks the chain at the line behind it; the index's head betrays a
-    missing or changed end.
-    """
-    counts = {}
-    heads = _recorded_heads(folder)
-    for worker in _workers(folder):
-        sequence, digest = 0, GENESIS
-        recorded = heads.get(worker)
-        for segment in segments_of(folder / worker):
-            path = segment_path(folder / worker, segment)
-            for line, raw in lines_of(path):
-                check_link(path, line, sequence, digest)
-                sequence, digest = line.sequence, sha256(raw).hexdigest()
-                if recorded is not None and recorded.sequence == sequence and recorded.hash != digest:
-                    raise DecisionLogError(f"{path}, sequence {sequence}: the last known line was changed")
-        if recorded is not None and recorded.sequence > sequence:
-            raise DecisionLogError(
-                f"{worker} ends at sequence {sequence}, {recorded.sequence} was recorded: lines are missing"
-            )
-        counts[worker] = sequence
-    return counts
-
-
-def _recorded_heads(folder: Path) -> dict[str, Head]:
-    if not (folder / INDEX).is_dir():
-        return {}
-    index = Index(folder, is_readonly=True)
-    heads = {worker: index.head(worker.encode()) for worker in _workers(folder)}
-    index.close()
-    return {worker: head for worker, head in heads.items() if head is not None}
+                    yield LoggedRecord(worker, line.sequence, bytes(line.record), sha256(raw).hexdigest())
 
 
 def check_link(path: Path, line: Line, sequence: int, digest: str) -> None:
@@ -170,14 +190,32 @@ def lines_of(path: Path, start: int = 0) -> Iterator[tuple[Line, bytes]]:
                 raise DecisionLogError(f"{path}, line {number + 1} of {start}..: {error}") from error
 
 
-def _workers(folder: Path) -> list[str]:
+def start_of(chain: Path) -> Head:
+    """Where a chain begins that no index knows: at its first line, or behind what retention removed."""
+    removed = removed_of(chain)
+    return EMPTY if removed is None else Head(removed.sequence + 1, 0, removed.sequence, removed.hash)
+
+
+def workers_of(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != INDEX)
 
 
+def removed_of(chain: Path) -> Removed | None:
+    """What retention has removed of a chain; None where it is whole."""
+    path = chain / REMOVED
+    return msgspec.json.decode(path.read_bytes(), type=Removed) if path.is_file() else None
+
+
 def segments_of(chain: Path) -> list[int]:
-    return sorted(int(path.stem) for path in chain.glob("*.jsonl"))
+    return sorted(int(path.stem) for path in chain.glob("*.jsonl") if path.stem.isdecimal())
+
+
+def strangers_of(chain: Path) -> list[Path]:
+    """Files in a chain's folder that are none of the log's."""
+    own = {"lock", REMOVED, *(segment_path(chain, segment).name for segment in segments_of(chain))}
+    return sorted(path for path in chain.glob("*") if path.name not in own)
 
 
 def segment_path(chain: Path, segment: int) -> Path:

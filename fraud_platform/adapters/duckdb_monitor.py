@@ -1,8 +1,10 @@
 """The decision log and the posted labels in the warehouse, taken in piece by piece.
 
 monitor.decisions: one row a recorded decision, its features as columns; monitor.labels: one row a posted
-label event. Both keep worker and sequence of the log's line, so that loading goes on where it ended and no
-line is taken twice. Belongs here: moving records. Does not belong here: judging them (`monitor`).
+label event; monitor.log_heads: how far each load read each chain, and the hash of the last line. Loading goes
+on from there, so that no line is taken twice, and the log is checked against all of them: they are anchors.
+What was about a person who was erased is not taken in, and is removed. Belongs here: moving records. Does not
+belong here: judging them (`monitor`).
 """
 
 from __future__ import annotations
@@ -17,17 +19,27 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from fraud_platform.adapters.decision_log_audit import Anchor
 from fraud_platform.adapters.duckdb import Warehouse
-from fraud_platform.adapters.journal import LoggedDecision, LoggedLabel, read_decisions, read_labels
+from fraud_platform.adapters.journal import (
+    VAULT,
+    LoggedDecision,
+    LoggedLabel,
+    read_decisions,
+    read_labels,
+    reading,
+)
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.monitor import Decisions
 from fraud_platform.schema import LabelEvent
+from fraud_platform.serve.record import ERASED
 
 DECISIONS = "monitor.decisions"
 LABELS = "monitor.labels"
+HEADS = "monitor.log_heads"
 ROWS_AT_ONCE = 20_000
 
-Logged = TypeVar("Logged")
+Logged = TypeVar("Logged", LoggedDecision, LoggedLabel)
 
 _TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
 _DECISION_COLUMNS: dict[str, pa.DataType] = {
@@ -42,8 +54,13 @@ _DECISION_COLUMNS: dict[str, pa.DataType] = {
     "probability": _REAL,
     "action": _TEXT,
     "tier": _TEXT,
+    "decided_by": _TEXT,
+    "faults": _TEXT,
+    "price": _TEXT,
     "bundle_id": _TEXT,
     "latency_us": _WHOLE,
+    "is_late": pa.bool_(),
+    "vault_key": _WHOLE,
 }
 _LABEL_COLUMNS: dict[str, pa.DataType] = {
     "worker": _TEXT,
@@ -52,35 +69,73 @@ _LABEL_COLUMNS: dict[str, pa.DataType] = {
     "source": _TEXT,
     "outcome": _TEXT,
     "known_at": _WHOLE,
+    "vault_key": _WHOLE,
 }
-_DUCKDB_TYPES = {_TEXT: "VARCHAR", _WHOLE: "BIGINT", _REAL: "DOUBLE"}
+_DUCKDB_TYPES = {_TEXT: "VARCHAR", _WHOLE: "BIGINT", _REAL: "DOUBLE", pa.bool_(): "BOOLEAN"}
 _CLASHES = frozenset(_DECISION_COLUMNS)
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Rows that this load added, and rows that are there now."""
+    """Rows that this load added, and rows that are there now; erased_count: rows that were removed, or not
+    taken in, because their person was erased."""
 
     new_count: int
     total_count: int
+    erased_count: int = 0
 
 
 def load_decisions(
-    warehouse: Warehouse, state: Path, contract_of: Callable[[str], FeatureContract]
+    warehouse: Warehouse, state: Path, contract_of: Callable[[str], FeatureContract], at_ms: int = 0
 ) -> LoadReport:
-    """Add what the decision log holds and monitor.decisions does not.
+    """Add what the decision log holds and monitor.decisions does not. at_ms: when that is.
 
     contract_of: the feature contract of a bundle, by its id; a new contract's features become new columns.
     """
-    batches = _batches(read_decisions(state, _known(warehouse, DECISIONS)))
-    tables = (_decision_table(batch, contract_of) for batch in batches)
-    return _append(warehouse, DECISIONS, _DECISION_COLUMNS, tables)
+    taken = _Taken("decisions", at_ms)
+    records = read_decisions(state, loaded_up_to(warehouse, "decisions"), with_erased=True)
+    kept = taken.noted(records, lambda one: one.record.is_erased)
+    tables = (_decision_table(batch, contract_of) for batch in _batches(kept))
+    return _append(warehouse, DECISIONS, _DECISION_COLUMNS, tables, taken, _erased_keys(state))
 
 
-def load_labels(warehouse: Warehouse, state: Path) -> LoadReport:
+def load_labels(warehouse: Warehouse, state: Path, at_ms: int = 0) -> LoadReport:
     """Add the posted label events that monitor.labels does not hold."""
-    tables = (_label_table(batch) for batch in _batches(read_labels(state, _known(warehouse, LABELS))))
-    return _append(warehouse, LABELS, _LABEL_COLUMNS, tables)
+    taken = _Taken("labels", at_ms)
+    records = read_labels(state, loaded_up_to(warehouse, "labels"), with_erased=True)
+    kept = taken.noted(records, lambda one: one.record.event.transaction_id == ERASED)
+    tables = (_label_table(batch) for batch in _batches(kept))
+    return _append(warehouse, LABELS, _LABEL_COLUMNS, tables, taken, _erased_keys(state))
+
+
+def loaded_up_to(warehouse: Warehouse, log: str) -> dict[str, int]:
+    """The last sequence of each chain of a log that was read into the warehouse."""
+    if not warehouse.exists(HEADS):
+        return {}
+    query = f"SELECT worker, max(sequence) FROM {HEADS} WHERE log = ? GROUP BY worker"
+    with warehouse.connect(read_only=True) as connection:
+        return dict(connection.execute(query, [log]).fetchall())
+
+
+def anchors(warehouse: Warehouse) -> list[Anchor]:
+    """The heads that every load has met."""
+    if not warehouse.exists(HEADS):
+        return []
+    with warehouse.connect(read_only=True) as connection:
+        rows = connection.execute(f"SELECT log, worker, sequence, hash, loaded_at FROM {HEADS}").fetchall()
+    return [Anchor(*row) for row in rows]
+
+
+def forget(warehouse: Warehouse, state: Path) -> int:
+    """Removes the rows of persons who were erased; how many there were."""
+    erased = _erased_keys(state)
+    removed = 0
+    for table in (DECISIONS, LABELS):
+        if warehouse.exists(table):
+            with warehouse.connect() as connection:
+                removed += _forget(connection, table, erased)
+                connection.execute("CHECKPOINT")
+    return removed
 
 
 def recent_columns(
@@ -141,30 +196,71 @@ def _batches(records: Iterator[Logged]) -> Iterator[list[Logged]]:
         yield batch
 
 
-def _known(warehouse: Warehouse, table: str) -> dict[str, int]:
-    """The last sequence of each worker that is in the table."""
-    if not warehouse.exists(table):
-        return {}
-    with warehouse.connect(read_only=True) as connection:
-        rows = connection.execute(f"SELECT worker, max(sequence) FROM {table} GROUP BY worker").fetchall()
-    return dict(rows)
+class _Taken:
+    """Notes how far a log was read, and what was left out."""
+
+    def __init__(self, log: str, at_ms: int) -> None:
+        self.log = log
+        self.at_ms = at_ms
+        self.heads: dict[str, tuple[int, str]] = {}
+        self.left_out = 0
+
+    def noted(self, records: Iterable[Logged], is_erased: Callable[[Logged], bool]) -> Iterator[Logged]:
+        for one in records:
+            self.heads[one.worker] = (one.sequence, one.hash)
+            if is_erased(one):
+                self.left_out += 1
+            else:
+                yield one
+
+    def rows(self) -> list[tuple[str, str, int, str, int]]:
+        return [(self.log, worker, *head, self.at_ms) for worker, head in self.heads.items()]
+
+
+def _erased_keys(state: Path) -> list[int]:
+    if not (state / VAULT).is_dir():
+        return []
+    with reading(state) as sealer:
+        return [one.slot for one in sealer.vault.erased()]
 
 
 def _append(
-    warehouse: Warehouse, table: str, columns: dict[str, pa.DataType], tables: Iterable[pa.Table]
+    warehouse: Warehouse,
+    table: str,
+    columns: dict[str, pa.DataType],
+    tables: Iterable[pa.Table],
+    taken: _Taken,
+    erased: list[int],
 ) -> LoadReport:
-    """All or nothing: a load that is stopped leaves the table as it was."""
+    """All or nothing: a load that is stopped leaves the tables as they were."""
     ready = list(tables)
     with warehouse.connect() as connection:
         connection.begin()
         connection.execute("CREATE SCHEMA IF NOT EXISTS monitor")
         body = ", ".join(f'"{name}" {_DUCKDB_TYPES[kind]}' for name, kind in columns.items())
         connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({body})")
+        connection.execute(
+            f"CREATE TABLE IF NOT EXISTS {HEADS} "
+            "(log VARCHAR, worker VARCHAR, sequence BIGINT, hash VARCHAR, loaded_at BIGINT)"
+        )
         for part in ready:
             _insert(connection, table, part)
+        removed = _forget(connection, table, erased)
+        for row in taken.rows():
+            connection.execute(f"INSERT INTO {HEADS} VALUES (?, ?, ?, ?, ?)", row)
         total = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
         connection.commit()
-    return LoadReport(sum(len(part) for part in ready), int(total[0]) if total else 0)
+    new_count = sum(len(part) for part in ready)
+    return LoadReport(new_count, int(total[0]) if total else 0, removed + taken.left_out)
+
+
+def _forget(connection: duckdb.DuckDBPyConnection, table: str, erased: list[int]) -> int:
+    if not erased:
+        return 0
+    connection.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS vault_key BIGINT")
+    query = f"DELETE FROM {table} WHERE list_contains(?::BIGINT[], vault_key)"
+    row = connection.execute(query, [erased]).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, part: pa.Table) -> None:
@@ -209,8 +305,13 @@ def _decision_row(logged: LoggedDecision) -> tuple[Any, ...]:
         record.probability,
         record.action,
         record.tier,
+        record.decided_by,
+        ",".join(record.faults),
+        record.price,
         record.bundle_id,
         record.timings.total_us,
+        record.is_late,
+        logged.slot,
     )
 
 
@@ -219,7 +320,7 @@ def _label_table(batch: list[LoggedLabel]) -> pa.Table:
     for logged in batch:
         event = logged.record.event
         known = (event.transaction_id, event.source, event.outcome, event.known_at)
-        rows.append((logged.worker, logged.sequence, *known))
+        rows.append((logged.worker, logged.sequence, *known, logged.slot))
     return _table(rows, _LABEL_COLUMNS)
 
 

@@ -1,13 +1,16 @@
 """A service's own store, made anew beside the running one and put in its place while decisions go on.
 
 Belongs here: the order of the steps that lose no event and count none twice. Does not belong here: bulk
-loading (lmdb_load.py), serving (service.py), proving the result (store_audit.py).
+loading (lmdb_load.py), serving (service.py), proving the result (store_audit.py), replaying (replay.py).
 
 1. Load: the warehouse and what the service's logs hold by now, up to the last moment of anything.
 2. Catch up: what was logged in the meantime, until little is left.
 3. Switch, with the old store locked, so that no worker observes: the rest of the logs, and each worker's last
    event if it was observed and is not logged yet. Then the old store is marked as moved. A worker that finds
    the mark goes on with the new store; where the contract changed, with the bundle that goes with it.
+
+A copy of the new store as it begins is kept below <state>/bases, under the number of the last change before
+it: what was decided with it can be replayed from there (replay.py), whatever the warehouse holds by then.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import lmdb
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.journal import LoggedDecision, LoggedLabel, read_decisions, read_labels
 from fraud_platform.adapters.lmdb import (
+    FIRST_CHANGE,
     MOVED,
     LmdbStore,
     finish_move,
@@ -32,6 +36,7 @@ from fraud_platform.adapters.lmdb import (
     in_flight,
     open_environment,
     put_in_place,
+    read_meta,
     retired_store,
 )
 from fraud_platform.adapters.lmdb_load import load_store
@@ -41,6 +46,7 @@ from fraud_platform.features.engine import FeatureStore
 from fraud_platform.schema import LabelEvent, Transaction
 
 STAMP = "store.source"
+BASES = "bases"
 LITTLE = 200
 ROUNDS_MAX = 20
 
@@ -83,6 +89,7 @@ class Logs:
 
     state: Path
     positions: Positions = field(default_factory=dict)
+    last_change: int = 0
 
     def new(self) -> list[Event]:
         """What has been logged since the last call, in the order in which it became known.
@@ -99,6 +106,7 @@ class Logs:
         after = dict(self.positions.get(name, {}))
         for logged in read(self.state, after):
             after[logged.worker] = logged.sequence
+            self.last_change = max(self.last_change, logged.record.store_sequence or 0)
             yield logged
         self.positions[name] = after
 
@@ -126,7 +134,7 @@ def go_live(
     live = logs.new()
     load = load_store(warehouse, contract, fresh_store(path), progress=progress, live=once(live))
     caught_up = known = 0
-    with LmdbStore.open(fresh_store(path), contract) as fresh:
+    with LmdbStore.open(fresh_store(path), contract, is_numbered=False) as fresh:
         for _ in range(ROUNDS_MAX):
             events = logs.new()
             counted = take(fresh, events)
@@ -135,10 +143,18 @@ def go_live(
             if len(events) < LITTLE:
                 break
         is_switched = path.is_dir()
-        with _locked(path) if is_switched else _nothing() as old:
-            locked = take(fresh, logs.new())
-            unlogged = take(fresh, sorted(old.in_flight, key=_moment))
-            fresh.flush()
+        with (
+            _new_base(state, fresh, contract) as base,
+            _locked(path) if is_switched else _nothing() as old,
+        ):
+            rest, flying = logs.new(), sorted(old.in_flight, key=_moment)
+            locked, unlogged = take(fresh, rest), take(fresh, flying)
+            take(base, [*rest, *flying])
+            first_change = max(old.change, logs.last_change)
+            for store in (fresh, base):
+                store.write(partial(_note_first_change, store, first_change))
+                store.flush()
+            _keep_base(state, first_change)
             old.mark_moved(f"{contract.hash} {bundle}")
     if is_switched:
         finish_move(path)
@@ -170,11 +186,48 @@ def logged_events(state: Path) -> list[Event]:
     return once(Logs(state).new())
 
 
+def bases_of(state: Path) -> dict[int, Path]:
+    """The stores that the service began with, by the number of the last change before; in order.
+
+    One that a killed go-live left behind was never served from, and is none.
+    """
+    folders = [path for path in (state / BASES).glob("*") if path.name.isdecimal()]
+    live = state / "store"
+    last = int(read_meta(live, FIRST_CHANGE) or 0) if (live / "data.mdb").is_file() else None
+    found = {int(path.name): path for path in sorted(folders)}
+    return {change: path for change, path in found.items() if last is None or change <= last}
+
+
+@contextmanager
+def _new_base(state: Path, fresh: LmdbStore, contract: FeatureContract) -> Iterator[LmdbStore]:
+    """A copy of the fresh store, which takes what the fresh one takes."""
+    kept, building = bases_of(state).values(), state / BASES / "building"
+    for path in (state / BASES).glob("*"):
+        if path not in kept:
+            shutil.rmtree(path)
+    fresh.copy(building)
+    with LmdbStore.open(building, contract, is_numbered=False) as base:
+        yield base
+
+
+def _keep_base(state: Path, first_change: int) -> None:
+    """A store that is open may be renamed: its file stays the same."""
+    target = state / BASES / f"{first_change:020d}"
+    shutil.rmtree(target, ignore_errors=True)
+    (state / BASES / "building").rename(target)
+
+
+def _note_first_change(store: LmdbStore, change: int, txn: lmdb.Transaction) -> None:
+    txn.put(FIRST_CHANGE, str(change).encode(), db=store.tables["meta"])
+
+
 @dataclass(frozen=True)
 class _Old:
-    """The store that is being left, locked: its workers' last events, and the mark that sends them on."""
+    """The store that is being left, locked: its workers' last events, the number of its last change, and the
+    mark that sends the workers on."""
 
     in_flight: Sequence[Event]
+    change: int
     mark_moved: Callable[[str], None]
 
 
@@ -185,7 +238,8 @@ def _locked(path: Path) -> Iterator[_Old]:
     try:
         meta = environment.open_db(b"meta")
         with environment.begin(write=True) as txn:
-            yield _Old(in_flight(txn, meta), partial(_mark_moved, txn, meta))
+            change = int(txn.get(FIRST_CHANGE, b"0", db=meta)) + txn.id()
+            yield _Old(in_flight(txn, meta), change, partial(_mark_moved, txn, meta))
         environment.sync(True)
     finally:
         environment.close()
@@ -193,7 +247,7 @@ def _locked(path: Path) -> Iterator[_Old]:
 
 @contextmanager
 def _nothing() -> Iterator[_Old]:
-    yield _Old((), lambda mark: None)
+    yield _Old((), 0, lambda mark: None)
 
 
 def _mark_moved(txn: lmdb.Transaction, meta: Any, mark: str) -> None:

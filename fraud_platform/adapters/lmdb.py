@@ -31,7 +31,7 @@ from fraud_platform.features.engine import Engine, Observation
 from fraud_platform.schema import LabelEvent, Transaction
 
 FORMAT = b"3"
-MOVED, IN_FLIGHT = b"moved", b"in_flight:"
+MOVED, IN_FLIGHT, FIRST_CHANGE = b"moved", b"in_flight:", b"first_change"
 STEP_BYTES, STEP_BYTES_MAX = 16 << 20, 1 << 30
 BATCH_EVENTS = 1000
 
@@ -45,10 +45,20 @@ class LmdbStore:
     loses nothing, a power loss may; the store is then rebuilt from the warehouse and the decision log.
     writer: names this process among those that share the store; its last event stays readable (`in_flight`)
     for whoever takes the store over between an observation and its record in the decision log.
+    is_numbered=False: its changes are a load's, and have no number among those of the service.
+
+    Changes are numbered through all stores that took each other's place: a store begins behind the last
+    number of the one before.
     """
 
     def __init__(
-        self, path: Path, contract: FeatureContract, *, is_synced: bool = False, writer: str = "main"
+        self,
+        path: Path,
+        contract: FeatureContract,
+        *,
+        is_synced: bool = False,
+        writer: str = "main",
+        is_numbered: bool = True,
     ) -> None:
         self.path = path
         self.contract = contract
@@ -56,20 +66,32 @@ class LmdbStore:
         self.engine = Engine(contract)
         self.codecs = {plan.number: EntryCodec(plan) for plan in self.engine.plans}
         self._is_synced = is_synced
+        self._is_numbered = is_numbered
+        self._first_change = 0
         self._slot = IN_FLIGHT + writer.encode()
         self._open()
 
     @classmethod
     def open(
-        cls, path: Path, contract: FeatureContract, *, is_synced: bool = False, writer: str = "main"
+        cls,
+        path: Path,
+        contract: FeatureContract,
+        *,
+        is_synced: bool = False,
+        writer: str = "main",
+        is_numbered: bool = True,
     ) -> LmdbStore:
         """An existing or a new store at `path`."""
-        return cls(path, contract, is_synced=is_synced, writer=writer)
+        return cls(path, contract, is_synced=is_synced, writer=writer, is_numbered=is_numbered)
 
     def observe(self, transaction: Transaction) -> Observation:
         def work(session: LmdbSession) -> Observation:
             session.txn.put(self._slot, msgspec.json.encode(transaction), db=self.tables["meta"])
-            return self.engine.observe(session, transaction)
+            observation = self.engine.observe(session, transaction)
+            if observation.is_repeat:
+                counted = session.counted(transaction.transaction_id)
+                self.sequence = (counted and counted.counted_at) or self.sequence
+            return observation
 
         return self._write(work)
 
@@ -82,7 +104,11 @@ class LmdbStore:
     def learn(self, event: LabelEvent) -> bool:
         def work(session: LmdbSession) -> bool:
             session.txn.put(self._slot, msgspec.json.encode(event), db=self.tables["meta"])
-            return self.engine.learn(session, event)
+            is_counted = self.engine.learn(session, event)
+            counted = None if is_counted else session.counted(event.transaction_id)
+            if counted is not None and counted.reported_at == event.known_at:
+                self.sequence = counted.reported_at_change or self.sequence
+            return is_counted
 
         return self._write(work)
 
@@ -105,6 +131,11 @@ class LmdbStore:
     def flush(self) -> None:
         """Force what was written to the disk."""
         self._env.sync(True)
+
+    def copy(self, path: Path) -> None:
+        """The store as it is now, as another one in an empty folder."""
+        path.mkdir(parents=True)
+        self._env.copy(str(path), compact=True)
 
     def close(self) -> None:
         self._env.close()
@@ -135,6 +166,7 @@ class LmdbStore:
         self._env = open_environment(self.path, is_synced=self._is_synced)
         self.tables = {name: self._env.open_db(name.encode()) for name in TABLES}
         self._write(self._claim)
+        self._first_change = int(self.meta(FIRST_CHANGE.decode()) or 0)
 
     def _write(self, work: Callable[[LmdbSession], Result]) -> Result:
         while True:
@@ -142,8 +174,8 @@ class LmdbStore:
                 with self._env.begin(write=True) as txn:
                     moved = txn.get(MOVED, db=self.tables["meta"])
                     if moved is None:
-                        self.sequence = txn.id()
-                        return work(LmdbSession(txn, self.tables, self.codecs, self.engine))
+                        self.sequence = change = self._first_change + txn.id() if self._is_numbered else None
+                        return work(LmdbSession(txn, self.tables, self.codecs, self.engine, change))
             except lmdb.MapFullError:
                 grow(self._env, self.path)
                 continue
@@ -264,11 +296,16 @@ def retired_store(path: Path) -> Path:
 
 
 def _is_moved(path: Path) -> bool:
-    """Asked of the file alone: a process may have a store open only once."""
+    return read_meta(path, MOVED) is not None
+
+
+def read_meta(path: Path, name: bytes) -> str | None:
+    """Asked of the file alone, which stays as it is: a process may have a store open only once."""
     with lmdb.open(str(path), max_dbs=len(TABLES), readonly=True, lock=False) as environment:
         meta = environment.open_db(b"meta", create=False)
         with environment.begin() as txn:
-            return txn.get(MOVED, db=meta) is not None
+            found = txn.get(name, db=meta)
+            return None if found is None else bytes(found).decode()
 
 
 @contextmanager

@@ -18,11 +18,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lmdb
+import msgspec
 
 from fraud_platform.adapters.store_bytes import (
     EntryCodec,
     SeenRecord,
-    decode_seen,
     decode_state,
     decode_vector,
     encode,
@@ -38,6 +38,18 @@ from fraud_platform.schema import Transaction
 TABLES = ("meta", "keys", "seen", "vectors", "known", "due")
 FORGOTTEN_EACH = 2
 """Expired vectors, transactions and idle keys that one event cleans up: more than it adds."""
+
+
+class CountedRecord(SeenRecord, array_like=True):
+    """counted_at, reported_at_change: the numbers of the store's changes that counted the transaction and its
+    report, None where they came by a load. A change that was made before a kill and asked for again keeps its
+    number."""
+
+    counted_at: int | None = None
+    reported_at_change: int | None = None
+
+
+decode_counted = msgspec.msgpack.Decoder(CountedRecord).decode
 
 _MOMENT = struct.Struct(">Q")
 _TRANSACTION, _REPORT = b"\x02", b"\x03"
@@ -174,7 +186,10 @@ class LmdbSession:
         tables: Mapping[str, Any],
         codecs: Mapping[int, EntryCodec],
         engine: Engine,
+        change: int | None = None,
     ) -> None:
+        """change: the number of this change of the store."""
+        self.change = change
         self.txn = transaction
         self.tables = tables
         self.codecs = codecs
@@ -198,7 +213,7 @@ class LmdbSession:
         data = self.txn.get(name, db=self.tables["seen"])
         if data is None:
             return None
-        record = decode_seen(data)
+        record = decode_counted(data)
         vector = self.txn.get(dated(record.event_time, name), db=self.tables["vectors"])
         return Seen(
             None if vector is None else decode_vector(vector),
@@ -208,7 +223,8 @@ class LmdbSession:
 
     def save_vector(self, transaction: Transaction, vector: Vector) -> None:
         moment, name = transaction.event_time, token(transaction.transaction_id)
-        self.txn.put(name, encode(SeenRecord(seen_keys(transaction), moment)), db=self.tables["seen"])
+        record = CountedRecord(seen_keys(transaction), moment, counted_at=self.change)
+        self.txn.put(name, encode(record), db=self.tables["seen"])
         self.txn.put(dated(moment, name), encode(vector), db=self.tables["vectors"])
         old = self._expired("vectors", moment - self._engine.retention_ms)
         for expired in old:
@@ -219,9 +235,14 @@ class LmdbSession:
 
     def mark_reported(self, transaction_id: str, known_at: int) -> None:
         name = token(transaction_id)
-        record = decode_seen(self.txn.get(name, b"", db=self.tables["seen"]))
-        record.reported_at = known_at
+        record = decode_counted(self.txn.get(name, b"", db=self.tables["seen"]))
+        record.reported_at, record.reported_at_change = known_at, self.change
         self.txn.put(name, encode(record), db=self.tables["seen"])
+
+    def counted(self, transaction_id: str) -> CountedRecord | None:
+        """By which changes a transaction and its report were counted."""
+        data = self.txn.get(token(transaction_id), db=self.tables["seen"])
+        return None if data is None else decode_counted(data)
 
     def _expired(self, table: str, moment: int) -> list[bytes]:
         """Takes out the oldest names of a table that are dated before the moment, a few at a time."""

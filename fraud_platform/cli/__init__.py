@@ -15,8 +15,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from fraud_platform.cli.audit import audit
 from fraud_platform.cli.instance import console
 from fraud_platform.cli.options import AsOfOption, Dataset, Source, settings_of
+from fraud_platform.cli.replay import replay
 from fraud_platform.errors import FraudPlatformError
 from fraud_platform.settings import VAR_VARIABLE
 
@@ -34,6 +36,8 @@ app.add_typer(benchmarks, name="benchmark")
 keys = typer.Typer(help="The bearer keys that the service asks for.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 KeysFile = Annotated[Path | None, typer.Option(help="The keys file [FRAUD_PLATFORM_KEYS]")]
+app.add_typer(audit, name="audit")
+app.command("replay")(replay)
 
 
 @app.callback()

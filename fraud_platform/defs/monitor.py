@@ -4,14 +4,17 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from fraud_platform.adapters.audit import check_state
 from fraud_platform.adapters.bundle_files import bundle_path, load_bundle
 from fraud_platform.adapters.duckdb_monitor import (
+    anchors,
     decision_columns,
     label_events,
     load_decisions,
     load_labels,
     recent_columns,
 )
+from fraud_platform.adapters.journal import DECISIONS
 from fraud_platform.defs.ingest import POOL
 from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import SourceError
@@ -39,16 +42,40 @@ def decisions(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
     state = platform.settings.service_state
     if not platform.warehouse.exists("ingest.transactions"):
         raise SourceError(f"no transactions in {platform.warehouse.path}: fraud-platform run first")
-    loaded = load_decisions(platform.warehouse, state, lambda digest: _bundle(platform, digest).contract)
-    labels = load_labels(platform.warehouse, state)
+    now_ms = platform.now_ms()
+    loaded = load_decisions(
+        platform.warehouse, state, lambda digest: _bundle(platform, digest).contract, now_ms
+    )
+    labels = load_labels(platform.warehouse, state, now_ms)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": loaded.total_count,
             "new": loaded.new_count,
             "labels": labels.total_count,
             "new_labels": labels.new_count,
+            "erased": loaded.erased_count + labels.erased_count,
             "unchanged": not (loaded.new_count or labels.new_count),
         }
+    )
+
+
+@dg.asset_check(
+    asset=["monitor", "decisions"],
+    name="chains_are_whole",
+    blocking=True,
+    description="No byte of the logs was changed, and every head that an earlier load met is still there",
+    pool=POOL,
+)
+def chains_are_whole(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
+    """Passes where nothing was decided yet. What was loaded before is an anchor outside of the log."""
+    state = platform.settings.service_state
+    if not (state / DECISIONS).is_dir():
+        return dg.AssetCheckResult(passed=True, metadata={"records": 0})
+    report = check_state(state, anchors(platform.warehouse))
+    return dg.AssetCheckResult(
+        passed=report.is_whole,
+        description=report.lines()[-1],
+        metadata={"records": report.records, "anchors": report.anchors, "failures": report.findings},
     )
 
 

@@ -15,6 +15,9 @@ Tier = Literal["model", "rules", "request", "fixed"]
 request alone tells; a configured answer."""
 DecidedBy = Literal["policy", "rule", "fallback"]
 
+ERASED = "(erased)"
+"""Stands where an id was whose person was erased."""
+
 
 class Reason(msgspec.Struct, frozen=True):
     """Why an action was not an approval: a stable code, and plain text that a person may read."""
@@ -67,6 +70,11 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     bundle_id: str
     propensity: float
     timings: Timings
+
+    @property
+    def is_erased(self) -> bool:
+        """The person was erased: of the request nothing is left, and there is no vector."""
+        return self.request.card_id == ERASED
 
 
 class LabelRecord(msgspec.Struct, frozen=True, kw_only=True):

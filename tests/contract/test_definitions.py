@@ -67,6 +67,7 @@ CHECKS = {
     "ingest/labels:raw_labels",
     "training/training_set:training_set",
     "monitor/decisions:scored_log",
+    "monitor/decisions:chains_are_whole",
     "features/parity:parity",
     "serve/live_store:counts_every_event_once",
     "register/model_version:gate",

@@ -20,7 +20,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from fraud_platform.adapters.decision_log_files import verify
+from fraud_platform.adapters.decision_log import verify
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.great_expectations import load_suite
 from fraud_platform.adapters.landing import WrittenWorld, written_world

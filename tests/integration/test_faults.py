@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
-from fraud_platform.adapters.decision_log_files import verify
+from fraud_platform.adapters.decision_log import verify
 from fraud_platform.adapters.journal import read_decisions, read_observed
 from fraud_platform.adapters.redis import READY, RedisStore, namespace_of
 from fraud_platform.adapters.service import ServiceSettings
@@ -32,6 +32,8 @@ from tests.servers import free_port, missing_redis, redis_says
 NOW_MS = 1_790_000_000_000
 Build = Callable[..., dict[str, Any]]
 PATIENCE_S = 30.0
+DEADLINE_MS = 250
+"""More than by default: other tests share the machine."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, tiny_parts: BundleParts) ->
 
 @pytest.fixture
 def settings(bundle: Path, tmp_path: Path) -> ServiceSettings:
-    return ServiceSettings(bundle, tmp_path / "state", spill=tmp_path / "spill")
+    return ServiceSettings(bundle, tmp_path / "state", spill=tmp_path / "spill", deadline_ms=DEADLINE_MS)
 
 
 @pytest.fixture
@@ -282,7 +284,6 @@ def test_when_the_store_counted_is_noted_for_who_replays(
         assert running.ask(payment(1)).faults == ("store_down",)
     eventually(lambda: running.service.decider.waiting == (0, 0))
     (note,) = read_observed(running.settings.state)
-    assert note.transaction_id == "t1"
     assert note.store_sequence is not None
 
 

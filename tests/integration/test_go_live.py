@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
-from fraud_platform.adapters.decision_log_files import verify
+from fraud_platform.adapters.decision_log import verify
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.go_live import GoLiveReport, go_live, is_live
 from fraud_platform.adapters.journal import read_decisions, read_labels

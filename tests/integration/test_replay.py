@@ -1,0 +1,258 @@
+"""What was decided comes out again to the byte: several workers, labels, late events, kills and go-lives."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fraud_platform.adapters.bundle_files import load_bundle
+from fraud_platform.adapters.duckdb import Warehouse
+from fraud_platform.adapters.go_live import bases_of, go_live
+from fraud_platform.adapters.journal import Journal, read_decisions
+from fraud_platform.adapters.lmdb import LmdbStore
+from fraud_platform.adapters.replay import NO_HISTORY, Wanted, replay_log
+from fraud_platform.adapters.sealed_records import customer
+from fraud_platform.adapters.service import Service, ServiceSettings
+from fraud_platform.adapters.vault import Vault
+from fraud_platform.errors import BundleError
+from fraud_platform.features.engine import Observation
+from fraud_platform.package import Bundle
+from fraud_platform.schema import MILLISECONDS_PER_DAY, Transaction
+from fraud_platform.serve.judge import Judge
+from fraud_platform.serve.replay import ERASED, NEAR_ERASED, ReplayReport, replay
+from tests.integration.test_go_live import (
+    CONTRACT,
+    NOW,
+    OTHER,
+    bundles,
+    go_live_under_traffic,
+    payment,
+    starting,
+    warehouse,
+    workers,
+)
+
+__all__ = ["bundles", "warehouse"]
+
+BundleOf = Callable[[str], Bundle]
+
+
+@pytest.fixture(scope="module")
+def bundle_of(bundles: dict[str, Path]) -> BundleOf:
+    found = {bundle.id: bundle for bundle in map(load_bundle, bundles.values())}
+
+    def find(bundle_id: str) -> Bundle:
+        if bundle_id not in found:
+            raise BundleError(f"no bundle {bundle_id}")
+        return found[bundle_id]
+
+    return find
+
+
+@pytest.fixture
+def served(warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path) -> Path:
+    """The state of a service that decided 40 payments, with a label and a late one among them."""
+    state = tmp_path / "state"
+    go_live(warehouse, CONTRACT, state)
+    decide(state, bundles[CONTRACT.hash], range(40))
+    return state
+
+
+def decide(state: Path, bundle: Path, numbers: range, **fields: Any) -> None:
+    service = Service(ServiceSettings(bundle, state), lambda: NOW + 10**9)
+    for number in numbers:
+        late = {"event_time": NOW + (number - 7) * 1000} if number % 10 == 9 else {}
+        service.decide(payment(number) | {"customer_id": f"u{number % 5}"} | late | fields)
+        if number % 10 == 5:
+            service.learn(chargeback(number - 2, number))
+    service.close()
+
+
+def chargeback(number: int, now: int) -> dict[str, Any]:
+    known = {"source": "chargeback", "outcome": "fraud", "known_at": NOW + now * 1000}
+    return {"transaction_id": f"live{number}", **known}
+
+
+def digest(state: Path) -> dict[str, str]:
+    files = [path for path in sorted(state.rglob("*")) if path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def said(report: ReplayReport) -> str:
+    return "\n".join([*report.examples, *report.lines()])
+
+
+@pytest.mark.parametrize("contract", [CONTRACT, OTHER], ids=["same_contract", "other_contract"])
+def test_everything_comes_out_again_also_what_was_decided_during_go_lives(
+    warehouse: Warehouse,
+    bundles: dict[str, Path],
+    bundle_of: BundleOf,
+    tmp_path: Path,
+    contract: Any,
+) -> None:
+    """Two workers in turn, labels among the payments, the store replaced twice under them."""
+    state = tmp_path / "state"
+    go_live(warehouse, CONTRACT, state)
+    start = starting(warehouse, state, bundles[contract.hash])
+    with workers(bundles[CONTRACT.hash], state) as running:
+        number, _ = go_live_under_traffic(running, 0, start)
+        number, _ = go_live_under_traffic(running, number, start)
+    before = digest(state)
+    report = replay_log(state, bundle_of)
+    assert report.is_equal, said(report)
+    assert (report.decisions, report.compared, report.equal_features) == (number,) * 3
+    assert digest(state) == before
+    assert len(bases_of(state)) == 3
+
+
+def test_labels_and_late_events_are_counted_in_their_place(served: Path, bundle_of: BundleOf) -> None:
+    records = [one.record for one in read_decisions(served)]
+    assert sum(record.is_late for record in records) > 0
+    report = replay_log(served, bundle_of)
+    assert report.is_equal, said(report)
+    assert report.equal_features == 40
+
+
+def test_one_decision_or_a_day_is_replayed_alone(served: Path, bundle_of: BundleOf) -> None:
+    shown: list[str] = []
+    report = replay_log(
+        served,
+        bundle_of,
+        Wanted("live25"),
+        each=lambda record, replayed, judge: shown.append(record.transaction_id),
+    )
+    assert report.is_equal
+    assert (report.decisions, shown) == (1, ["live25"])
+    day = (NOW + 10**9) // MILLISECONDS_PER_DAY
+    assert replay_log(served, bundle_of, Wanted(day=day)).decisions == 40
+    assert replay_log(served, bundle_of, Wanted(day=day - 1)).decisions == 0
+    assert not replay_log(served, bundle_of, Wanted("nobody")).is_equal
+
+
+def test_a_decision_that_was_counted_before_a_kill_keeps_its_place(
+    served: Path,
+    bundles: dict[str, Path],
+    bundle_of: BundleOf,
+) -> None:
+    """Killed between the store and the log; asked again when others had already seen it counted."""
+    with LmdbStore.open(served / "store", CONTRACT, writer="worker-1") as store:
+        store.observe(msgspec.convert(payment(50) | {"customer_id": "u0"}, Transaction))
+    bundle = bundles[CONTRACT.hash]
+    decide(served, bundle, range(51, 58), card_id="card10", customer_id="u0")
+    decide(served, bundle, range(50, 51))
+    service = Service(ServiceSettings(bundle, served), lambda: NOW + 10**9)
+    service.decide(payment(58) | {"card_id": "card10"})
+    service.close()
+    report = replay_log(served, bundle_of)
+    assert report.is_equal, said(report)
+    assert report.equal_features == 49
+
+
+def test_what_differs_is_told_by_part(served: Path, bundles: dict[str, Path]) -> None:
+    judge = Judge(load_bundle(bundles[CONTRACT.hash]))
+    record = next(one.record for one in read_decisions(served))
+    same = Observation(record.vector, is_late=record.is_late)
+    assert replay(judge, record, same).differing == ()
+    assert replay(judge, record, None).differing == ()
+    amount = CONTRACT.index("amount_minor")
+    other = (*record.vector[:amount], 10.0**9, *record.vector[amount + 1 :])  # type: ignore[index]
+    differing = replay(judge, record, Observation(other)).differing
+    assert differing[0] == "features"
+    changes = {
+        "score": {"raw_score": 0.5},
+        "action": {"expected_costs": (1.0, 2.0, 3.0)},
+        "reasons": {"rules": ("other",)},
+    }
+    for part, change in changes.items():
+        assert replay(judge, msgspec.structs.replace(record, **change), same).differing == (part,)
+    judge.close()
+
+
+def test_a_decision_that_cannot_be_replayed_is_counted_with_its_reason(
+    served: Path, bundle_of: BundleOf, tmp_path: Path
+) -> None:
+    def none(bundle_id: str) -> Bundle:
+        raise BundleError("no such bundle")
+
+    report = replay_log(served, none)
+    assert not report.is_equal
+    assert (report.decisions, report.compared, sum(report.unreplayed.values())) == (40, 0, 40)
+    assert "bundle" in next(iter(report.unreplayed))
+    kept = next(iter(bases_of(served).values()))
+    kept.rename(tmp_path / "kept")
+    report = replay_log(served, bundle_of)
+    assert (report.compared, report.differing, report.unobserved[NO_HISTORY]) == (40, 0, 40)
+    assert not report.is_equal
+    assert replay_log(served, bundle_of, base=tmp_path / "kept").is_equal
+
+
+def test_without_a_person_the_rest_is_replayed(served: Path, bundle_of: BundleOf) -> None:
+    with Vault(served / "vault") as vault:
+        vault.destroy(vault.slots_of(vault.key_for(customer("u3")).person), at=1)
+    report = replay_log(served, bundle_of)
+    assert report.is_equal, said(report)
+    assert report.unreplayed == {ERASED: 8}
+    assert (report.compared, report.differing) == (32, 0)
+    assert set(report.unobserved) <= {NEAR_ERASED}
+    assert report.equal_features + report.unobserved[NEAR_ERASED] == 32
+    assert report.equal_features > 0
+
+
+def test_a_store_that_no_go_live_made_is_given(
+    served: Path,
+    bundles: dict[str, Path],
+    bundle_of: BundleOf,
+    tmp_path: Path,
+) -> None:
+    """An empty store needs nothing."""
+    state = tmp_path / "alone"
+    decide(state, bundles[CONTRACT.hash], range(20))
+    report = replay_log(state, bundle_of)
+    assert report.is_equal, said(report)
+    assert report.equal_features == 20
+
+
+def test_a_killed_writer_replays(
+    served: Path,
+    bundles: dict[str, Path],
+    bundle_of: BundleOf,
+) -> None:
+    """A worker that is killed while it decides: what it acknowledged and what it asked again."""
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from fraud_platform.adapters.service import Service, ServiceSettings\n"
+        "from tests.integration.test_go_live import NOW, payment\n"
+        "service = Service(ServiceSettings(Path(sys.argv[1]), Path(sys.argv[2])), lambda: NOW + 10**9)\n"
+        "for number in range(100, 10**6):\n"
+        "    service.decide(payment(number))\n"
+        "    print(number, flush=True)\n"
+    )
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(bundles[CONTRACT.hash]), str(served)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= 130:
+                break
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    with Journal(served) as journal:
+        assert journal.find("live130") is not None
+    service = Service(ServiceSettings(bundles[CONTRACT.hash], served), lambda: NOW + 10**9)
+    for number in range(120, 200):
+        service.decide(payment(number))
+    service.close()
+    report = replay_log(served, bundle_of)
+    assert report.is_equal, said(report)
+    assert report.decisions >= 140
