@@ -9,23 +9,21 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import time
 from pathlib import Path
 
 import bentoml
 
 import fraud_platform
 from fraud_platform.adapters.http import Api
+from fraud_platform.adapters.http_settings import HttpSettings
 from fraud_platform.adapters.metrics import Metrics
+from fraud_platform.adapters.online import OnlineService
 from fraud_platform.adapters.service import Service, ServiceSettings
+from fraud_platform.serve.clock import SteadyClock
 
 HERE = Path(__file__).resolve().parent
 api = Api()
 logger = logging.getLogger("bentoml.fraud_platform")
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @bentoml.service(
@@ -34,16 +32,23 @@ def now_ms() -> int:
     traffic={"timeout": 10},
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
-    tracing={"excluded_urls": ["/v1/.*", "/livez", "/readyz", "/metrics"]},
+    tracing={"excluded_urls": ["/v1/.*", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json"]},
 )
 @bentoml.asgi_app(api, path="/")
 class FraudPlatform:
-    """POST /v1/decisions, POST /v1/labels, GET /v1/decisions/{id}, GET /livez, /readyz and /metrics."""
+    """GET /docs tells what is served. Without FRAUD_PLATFORM_KEYS it refuses to start."""
+
+    @bentoml.on_deployment
+    @staticmethod
+    def check_settings() -> None:
+        """Once, before any worker: what is not configured ends the start with a sentence."""
+        HttpSettings.from_env(os.environ)
 
     def __init__(self) -> None:
         settings = ServiceSettings.from_env(os.environ, HERE / "bundle")
-        self.service = Service(settings, now_ms)
-        api.start(self.service, Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR")))
+        self.service = OnlineService(Service(settings, SteadyClock()))
+        metrics = Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+        api.start(self.service, metrics, HttpSettings.from_env(os.environ))
         gc.collect()
         gc.freeze()
         code = Path(fraud_platform.__file__).parent
@@ -53,6 +58,6 @@ class FraudPlatform:
         return api.is_ready
 
     @bentoml.on_shutdown
-    def close(self) -> None:
+    async def close(self) -> None:
         api.stop()
-        self.service.close()
+        await self.service.close()

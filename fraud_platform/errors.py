@@ -20,6 +20,8 @@ A message names the value, the rule and the fix.
 
 from __future__ import annotations
 
+import traceback
+
 
 class FraudPlatformError(Exception):
     """Base of the errors above: catch it to report, never to go on."""
@@ -92,3 +94,10 @@ class RequestError(FraudPlatformError):
         self.field = field
         self.value = value
         self.rule = rule
+
+
+def in_short(error: BaseException) -> str:
+    """An unexpected error for a log: its kind and the places it passed. What it says could hold a value."""
+    frames = traceback.extract_tb(error.__traceback__)[-6:]
+    places = " < ".join(f"{frame.filename}:{frame.lineno}" for frame in reversed(frames))
+    return f"{type(error).__name__} at {places}"

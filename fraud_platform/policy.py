@@ -1,13 +1,16 @@
 """From a calibrated probability and an amount to the action of least expected cost.
 
-Belongs here: the prices, the three expected costs, the choice, and what choices really cost in hindsight.
+Belongs here: the policy file, the three expected costs, the choice and the price that made it, and what
+choices really cost in hindsight.
 Does not belong here: rules (`rules`), thresholds on scores (there are none), anything that reads a store.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from importlib import resources
+from typing import Any
 
 import numpy as np
 import yaml
@@ -15,42 +18,88 @@ import yaml
 from fraud_platform.errors import SettingsError
 from fraud_platform.schema import ACTIONS, Action
 
-POLICY_VERSION = 1
+POLICY_VERSION = 2
+SECTIONS = ("prices", "fallback", "capacity")
+SHARES = ("step_up_abandonment", "step_up_bypass", "unscored_probability")
+
+PRICES = ("missed_fraud", "blocked_customer", "step_up", "review", "capacity")
+"""What can decide: the loss of a fraud that goes through, a good customer who is turned away, the effort of a
+step-up, the review behind it; and the lack of capacity for what would have been cheapest."""
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """What holds where nothing was scored: the share of fraud assumed, and the answer of last resort."""
+
+    unscored_probability: float
+    fixed_action: Action
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Limits per hour of one machine; None is unlimited."""
+
+    step_ups_per_hour: int | None = None
+    reviews_per_hour: int | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        return self.step_ups_per_hour is not None or self.reviews_per_hour is not None
 
 
 @dataclass(frozen=True)
 class PolicyDecision:
-    """The action of least expected cost; `expected_costs` are those of ACTIONS, in that order."""
+    """The open action of least expected cost; `expected_costs` are those of ACTIONS, in that order.
+
+    saving: what it saves against the next cheapest open action (major units, infinite where none is open).
+
+    price: which price decided. Each cost is a sum of one term a price. It is the price by whose terms the
+    next cheapest action loses most against the chosen one; "capacity" where a closed action would have been
+    cheaper than both; empty where no other action has a dearer term.
+    """
 
     action: Action
     expected_costs: tuple[float, float, float]
+    price: str
+    saving: float
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Prices in major currency units; `step_up_abandonment` is a share from 0 to 1."""
+    """Prices in major currency units; `step_up_abandonment` and `step_up_bypass` are shares from 0 to 1."""
 
     missed_fraud_fixed: float
     blocked_customer: float
     step_up_fixed: float
     step_up_abandonment: float
+    step_up_bypass: float
     review: float
+    fallback: Fallback
+    capacity: Capacity = Capacity()
 
     @classmethod
     def from_yaml(cls, text: str) -> Policy:
-        """Read a policy file. SettingsError names the price that is missing, unknown or impossible."""
+        """Read a policy file. SettingsError names the entry that is missing, unknown or impossible."""
         loaded = yaml.safe_load(text)
         if not isinstance(loaded, dict):
-            raise SettingsError("the policy file must be a mapping of prices; see policy.yaml")
-        prices = dict(loaded)
-        version = prices.pop("version", None)
+            raise SettingsError("the policy file must be a mapping of sections; see policy.yaml")
+        version = loaded.get("version")
         if version != POLICY_VERSION:
             raise SettingsError(f"policy version {version!r}: this platform reads version {POLICY_VERSION}")
-        known = {field.name for field in fields(cls)}
-        if prices.keys() != known:
-            wrong = sorted(prices.keys() ^ known)
-            raise SettingsError(f"policy prices {wrong}: give exactly {sorted(known)}")
-        return cls(**{name: _price(name, value) for name, value in prices.items()})
+        _check_keys("sections", loaded, {"version", *SECTIONS})
+        names = {field.name for field in fields(cls)} - {"fallback", "capacity"}
+        prices, fallback, capacity = (
+            _section(loaded, name, known)
+            for name, known in zip(SECTIONS, (names, _names(Fallback), _names(Capacity)), strict=True)
+        )
+        return cls(
+            **{name: _number("price", name, value) for name, value in prices.items()},
+            fallback=Fallback(
+                _number("fallback", "unscored_probability", fallback["unscored_probability"]),
+                _action(fallback["fixed_action"]),
+            ),
+            capacity=Capacity(**{name: _limit(name, value) for name, value in capacity.items()}),
+        )
 
     def expected_costs(self, probability: np.ndarray, amount: np.ndarray) -> np.ndarray:
         """Expected cost of each action: float64 (n, 3), columns as in ACTIONS.
@@ -61,9 +110,9 @@ class Policy:
         money = np.asarray(amount, dtype=np.float64)
         if not bool(np.all((p >= 0.0) & (p <= 1.0) & (money >= 0.0) & (money < np.inf))):
             raise ValueError("probabilities must be from 0 to 1, and amounts finite and 0 or more")
-        good = 1.0 - p
-        approve = p * (money + self.missed_fraud_fixed)
-        step_up = self.step_up_fixed + good * self._abandoned + p * self.review
+        good, loss = 1.0 - p, money + self.missed_fraud_fixed
+        approve = p * loss
+        step_up = self.step_up_fixed + good * self._abandoned + p * self._stepped_up_fraud(loss)
         decline = good * self.blocked_customer
         return np.stack((approve, step_up, decline), axis=-1)
 
@@ -71,36 +120,84 @@ class Policy:
         """Index into ACTIONS of the cheapest action: int8 (n,)."""
         return np.argmin(self.expected_costs(probability, amount), axis=-1).astype(np.int8)
 
-    def decide(self, probability: float, amount: float) -> PolicyDecision:
-        """One transaction, with the same bits as `actions` and `expected_costs`."""
+    def decide(self, probability: float, amount: float, closed: Collection[Action] = ()) -> PolicyDecision:
+        """One transaction, with the same bits as `actions` and `expected_costs`; `closed` are not chosen.
+
+        ValueError for an impossible value, or where every action is closed.
+        """
         if not (0.0 <= probability <= 1.0 and 0.0 <= amount < float("inf")):
             raise ValueError(
                 f"probability {probability!r} must be from 0 to 1, and amount {amount!r} finite and 0 or more"
             )
-        good = 1.0 - probability
+        good, loss = 1.0 - probability, amount + self.missed_fraud_fixed
         costs = (
-            probability * (amount + self.missed_fraud_fixed),
-            self.step_up_fixed + good * self._abandoned + probability * self.review,
+            probability * loss,
+            self.step_up_fixed + good * self._abandoned + probability * self._stepped_up_fraud(loss),
             good * self.blocked_customer,
         )
-        return PolicyDecision(ACTIONS[costs.index(min(costs))], costs)
+        order = sorted(range(len(ACTIONS)), key=costs.__getitem__)
+        opened = [place for place in order if ACTIONS[place] not in closed]
+        if not opened:
+            raise ValueError(f"closed actions {sorted(closed)}: leave one of {list(ACTIONS)} open")
+        chosen = opened[0]
+        price = "capacity" if chosen != order[0] else self._deciding_price(order, probability, loss)
+        saving = costs[opened[1]] - costs[chosen] if len(opened) > 1 else float("inf")
+        return PolicyDecision(ACTIONS[chosen], costs, price, saving)
+
+    def decide_unscored(self, amount: float, closed: Collection[Action] = ()) -> PolicyDecision:
+        """As `decide`, at the share of fraud that is assumed where nothing was scored."""
+        return self.decide(self.fallback.unscored_probability, amount, closed)
+
+    def expected_reviews(self, probability: float | None) -> float:
+        """Reviews that a step-up is expected to cause: those of the frauds that it stops."""
+        fraud = self.fallback.unscored_probability if probability is None else probability
+        return fraud * (1.0 - self.step_up_bypass)
 
     def realized_costs(self, actions: np.ndarray, is_fraud: np.ndarray, amount: np.ndarray) -> np.ndarray:
         """What the actions cost given the truth: float64 (n,).
 
-        A step-up on a good customer costs its expectation: the step-up and the share that gives up.
+        A step-up costs its expectation: on a good customer the share that gives up, on a fraud the share that
+        passes it (amount and all) and the review of the rest.
         """
         fraud = np.asarray(is_fraud, dtype=bool)
-        money = np.asarray(amount, dtype=np.float64)
-        approve = np.where(fraud, money + self.missed_fraud_fixed, 0.0)
-        step_up = np.where(fraud, self.step_up_fixed + self.review, self.step_up_fixed + self._abandoned)
+        loss = np.asarray(amount, dtype=np.float64) + self.missed_fraud_fixed
+        approve = np.where(fraud, loss, 0.0)
+        step_up = self.step_up_fixed + np.where(fraud, self._stepped_up_fraud(loss), self._abandoned)
         decline = np.where(fraud, 0.0, self.blocked_customer)
         return np.choose(np.asarray(actions), (approve, step_up, decline)).astype(np.float64)
+
+    def terms(self, action: int, probability: float, loss: float) -> tuple[float, float, float, float]:
+        """The parts of an action's expected cost, one for each of PRICES but the capacity.
+
+        loss: what a fraud that goes through costs.
+        """
+        good = 1.0 - probability
+        if ACTIONS[action] == "approve":
+            return (probability * loss, 0.0, 0.0, 0.0)
+        if ACTIONS[action] == "decline":
+            return (0.0, good * self.blocked_customer, 0.0, 0.0)
+        stopped = probability * (1.0 - self.step_up_bypass)
+        passed = probability * self.step_up_bypass * loss
+        return (passed, good * self._abandoned, self.step_up_fixed, stopped * self.review)
+
+    def _deciding_price(self, order: list[int], probability: float, loss: float) -> str:
+        """Against the next cheapest action; against the one behind it where that one's terms are the same."""
+        paid = self.terms(order[0], probability, loss)
+        for rival in order[1:]:
+            asked = self.terms(rival, probability, loss)
+            spared = [other - own for other, own in zip(asked, paid, strict=True)]
+            if max(spared) > 0.0:
+                return PRICES[spared.index(max(spared))]
+        return ""
 
     @property
     def _abandoned(self) -> float:
         """What a step-up costs through good customers who give up, for each good customer."""
         return self.step_up_abandonment * self.blocked_customer
+
+    def _stepped_up_fraud(self, loss: Any) -> Any:
+        """What a fraud costs that meets a step-up, beside the step-up itself."""
+        return self.step_up_bypass * loss + (1.0 - self.step_up_bypass) * self.review
 
 
 def load_policy_text() -> str:
@@ -111,17 +208,47 @@ def load_policy_text() -> str:
 def load_policy() -> Policy:
     """The platform's own policy.
 
-    >>> load_policy().decide(0.5, 120.0).action
+    >>> load_policy().decide(0.4, 120.0).action
     'step_up'
     """
     return Policy.from_yaml(load_policy_text())
 
 
-def _price(name: str, value: object) -> float:
+def _names(section: type) -> set[str]:
+    return {field.name for field in fields(section)}
+
+
+def _section(loaded: dict[str, Any], name: str, known: set[str]) -> dict[str, Any]:
+    section = loaded[name]
+    if not isinstance(section, dict):
+        raise SettingsError(f"policy section {name}={section!r}: must be a mapping of {sorted(known)}")
+    _check_keys(name, section, known)
+    return section
+
+
+def _check_keys(what: str, given: dict[str, Any], known: set[str]) -> None:
+    if given.keys() != known:
+        wrong = sorted(map(str, given.keys() ^ known))
+        raise SettingsError(f"policy {what} {wrong}: give exactly {sorted(known)}")
+
+
+def _number(what: str, name: str, value: object) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0.0 <= float(value) < float("inf"):  # type: ignore[arg-type]
-        raise SettingsError(f"policy price {name}={value!r}: must be a finite number, 0 or more")
-    price = float(value)  # type: ignore[arg-type]
-    if name == "step_up_abandonment" and price > 1.0:
-        raise SettingsError(f"policy price {name}={value!r}: is a share, from 0 to 1")
-    return price
+        raise SettingsError(f"policy {what} {name}={value!r}: must be a finite number, 0 or more")
+    number = float(value)  # type: ignore[arg-type]
+    if name in SHARES and number > 1.0:
+        raise SettingsError(f"policy {what} {name}={value!r}: is a share, from 0 to 1")
+    return number
+
+
+def _action(value: object) -> Action:
+    if value not in ACTIONS:
+        raise SettingsError(f"policy fallback fixed_action={value!r}: must be one of {list(ACTIONS)}")
+    return value  # type: ignore[return-value]
+
+
+def _limit(name: str, value: object) -> int | None:
+    if value is not None and (type(value) is not int or value < 0):
+        raise SettingsError(f"policy capacity {name}={value!r}: must be a whole number, 0 or more, or null")
+    return value

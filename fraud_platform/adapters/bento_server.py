@@ -16,6 +16,7 @@ from types import TracebackType
 import psutil
 
 from fraud_platform.adapters.bento import QUIET
+from fraud_platform.adapters.http_settings import KEYS_VARIABLE, NO_KEYS
 from fraud_platform.adapters.service import STATE_VARIABLE
 from fraud_platform.errors import FraudPlatformError
 
@@ -130,8 +131,12 @@ def free_port() -> int:
 
 
 def _environment(state_dir: Path) -> dict[str, str]:
-    """This process's environment, without what would let the repository's code in."""
+    """This process's environment, without what would let the repository's code in.
+
+    On loopback no key is asked for, unless the environment names a keys file.
+    """
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    kept.setdefault(KEYS_VARIABLE, NO_KEYS)
     home = state_dir.resolve() / "bentoml"
     return {**kept, **QUIET, "BENTOML_HOME": str(home), STATE_VARIABLE: str(state_dir.resolve())}
 

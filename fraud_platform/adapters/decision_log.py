@@ -164,10 +164,10 @@ class DecisionLog:
         except FileNotFoundError:
             return None  # retention removed it
         except msgspec.MsgspecError as error:
-            raise DecisionLogError(
-                f"{worker}, segment {segment}, byte {offset}: no record: {error}"
-            ) from error
-        return record if self._key_of(record) == key else None
+            raise _misled(worker, segment, offset) from error
+        if self._key_of(record) != key:
+            raise _misled(worker, segment, offset)
+        return record
 
     def tail(self, count: int) -> list[bytes]:
         """The last records of this chain, at most `count`, in order."""

@@ -182,6 +182,8 @@ class LmdbStore:
             except lmdb.MapResizedError:
                 self._env.set_mapsize(0)
                 continue
+            except lmdb.Error as error:
+                raise StoreError(f"online store {self.path}: {error}; restore it, or make it anew") from error
             self._follow(bytes(moved))
 
     def _read(self, work: Callable[[lmdb.Transaction], Result]) -> Result:

@@ -1,57 +1,106 @@
 """The decision service, composed: a bundle's folder and a state folder in, a decider out.
 
 <state>/store      the online feature store (LMDB), where FRAUD_PLATFORM_STORE names no Redis
-<state>/decisions  the decision log
-<state>/labels     the log of posted label events
+<state>/decisions, labels, observed  the journal
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from fraud_platform.adapters.bundle_files import load_bundle
-from fraud_platform.adapters.journal import Journal
+from fraud_platform.adapters.bundle_switch import (
+    Serving,
+    WishReader,
+    forget_serving,
+    note_serving,
+    ready_judge,
+)
+from fraud_platform.adapters.capacity import CapacityCounter
+from fraud_platform.adapters.journal import Journal, read_decisions, read_labels
 from fraud_platform.adapters.lmdb import LmdbStore, finish_move
 from fraud_platform.adapters.redis import RedisStore, open_live
-from fraud_platform.errors import SettingsError, StoreMovedError
+from fraud_platform.adapters.spill import Spill, spill_folder
+from fraud_platform.errors import (
+    BundleError,
+    FraudPlatformError,
+    RequestError,
+    SettingsError,
+    StoreMovedError,
+    TooLateError,
+)
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.package import Bundle
-from fraud_platform.schema import LabelEvent
-from fraud_platform.serve import Decider
-from fraud_platform.serve.record import Decision
+from fraud_platform.serve import Decider, Judge
+from fraud_platform.serve.case import Case
+from fraud_platform.serve.clock import SteadyClock
+from fraud_platform.serve.decider import DEADLINE_MS, Learned
+from fraud_platform.serve.record import Decision, DecisionRecord
 from fraud_platform.serve.requests import Request
 
 BUNDLE_VARIABLE = "FRAUD_PLATFORM_BUNDLE"
 STATE_VARIABLE = "FRAUD_PLATFORM_STATE"
 STORE_VARIABLE = "FRAUD_PLATFORM_STORE"
 SYNC_VARIABLE = "FRAUD_PLATFORM_SYNC_EVERY"
+SYNC_MS_VARIABLE = "FRAUD_PLATFORM_SYNC_MS"
+DEADLINE_VARIABLE = "FRAUD_PLATFORM_DEADLINE_MS"
+SPILL_VARIABLE = "FRAUD_PLATFORM_SPILL"
+
+DEADLINE_MIN_MS, DEADLINE_MAX_MS = 20, 10_000
+TAIL = 10_000
+"""The last records of the log, which the store must know."""
 
 Answer = TypeVar("Answer")
+Clock = Callable[[], int]
+logger = logging.getLogger("fraud_platform.service")
 
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """sync_every: force every so many records to the disk; 0 leaves that to the operating system; store: the
-    address of a Redis that several machines share, empty for the LMDB in `state`."""
+    """sync_every, sync_ms: records and milliseconds that a power loss may cost at the most, 0 and 0 leave
+    that to the operating system (`group_commit`); store: the address of a Redis that several machines share,
+    empty for the LMDB in `state`; deadline_ms: of a decision; spill: the folder for what the log cannot take,
+    by default the state's own place in shared memory."""
 
     bundle: Path
     state: Path
     sync_every: int = 0
     store: str = ""
+    deadline_ms: int = DEADLINE_MS
+    spill: Path | None = None
+    sync_ms: int = 0
 
     @classmethod
     def from_env(cls, env: Mapping[str, str], bundle: Path) -> ServiceSettings:
         """FRAUD_PLATFORM_STATE must be set; FRAUD_PLATFORM_BUNDLE replaces `bundle`."""
         state, sync = env.get(STATE_VARIABLE), env.get(SYNC_VARIABLE) or "0"
+        sync_ms = env.get(SYNC_MS_VARIABLE) or "0"
         if not state:
             raise SettingsError(f"{STATE_VARIABLE} is not set: give the folder of store and logs")
         if not sync.isdecimal():
             raise SettingsError(f"{SYNC_VARIABLE}={sync!r}: give a whole number of records, 0 or more")
-        chosen = Path(env.get(BUNDLE_VARIABLE) or bundle)
-        return cls(chosen.resolve(), Path(state).resolve(), int(sync), env.get(STORE_VARIABLE) or "")
+        if not sync_ms.isdecimal():
+            raise SettingsError(f"{SYNC_MS_VARIABLE}={sync_ms!r}: give whole milliseconds, 0 or more")
+        chosen, deadline = Path(env.get(BUNDLE_VARIABLE) or bundle), env.get(DEADLINE_VARIABLE)
+        deadline_ms = DEADLINE_MS if not deadline else int(deadline) if deadline.isdecimal() else 0
+        if not DEADLINE_MIN_MS <= deadline_ms <= DEADLINE_MAX_MS:
+            rule = f"give whole milliseconds from {DEADLINE_MIN_MS} to {DEADLINE_MAX_MS}"
+            raise SettingsError(f"{DEADLINE_VARIABLE}={deadline!r}: {rule}")
+        spill = env.get(SPILL_VARIABLE)
+        return cls(
+            chosen.resolve(),
+            Path(state).resolve(),
+            int(sync),
+            env.get(STORE_VARIABLE) or "",
+            deadline_ms,
+            Path(spill).resolve() if spill else None,
+            int(sync_ms),
+        )
 
 
 class Service:
@@ -60,45 +109,132 @@ class Service:
     Raises BundleError, StoreError or DecisionLogError when a part is damaged or does not fit the others.
     """
 
-    def __init__(self, settings: ServiceSettings, clock: Callable[[], int]) -> None:
+    def __init__(self, settings: ServiceSettings, clock: Clock) -> None:
         self._settings = settings
-        self._clock = clock
-        self.journal = Journal(settings.state, sync_every=settings.sync_every)
-        self._start(load_bundle(settings.bundle))
+        self.journal = Journal(settings.state, sync_every=settings.sync_every, sync_ms=settings.sync_ms)
+        self.capacity = CapacityCounter(settings.state)
+        self.spill = Spill(settings.spill or spill_folder(settings.state))
+        self._wishes = WishReader(settings.state)
+        judge = self._first_judge(load_bundle(settings.bundle))
+        past = self.journal.tail(TAIL)
+        if isinstance(clock, SteadyClock) and past:
+            clock.not_before(past[-1].decided_at)
+        self.decider = Decider(
+            judge,
+            self._open_store(judge.bundle.contract),
+            self.journal,
+            self.spill,
+            clock,
+            capacity=self.capacity,
+            deadline_ms=settings.deadline_ms,
+            has_jumped=clock.has_jumped if isinstance(clock, SteadyClock) else lambda: False,
+        )
+        self._make_up([*past, *self.spill.waiting()])
+        self._note()
 
     @property
     def bundle(self) -> Bundle:
         return self.decider.bundle
 
+    @property
+    def store(self) -> LmdbStore | RedisStore:
+        return cast("LmdbStore | RedisStore", self.decider.store)
+
+    @property
+    def stage(self) -> str:
+        return self.decider.stage
+
+    def open_case(self, request: Request) -> Case:
+        return self.decider.open_case(request)
+
+    def fall_back(self, case: Case, fault: str) -> Decision:
+        return self.decider.fall_back(case, fault)
+
+    def conclude(self, case: Case) -> Decision:
+        return self._following(lambda: self.decider.conclude(case))
+
+    def conclude_all(self, cases: Sequence[Case]) -> list[Decision | FraudPlatformError]:
+        """A decision or a refusal for each case."""
+        answers: list[Decision | FraudPlatformError] = []
+        for case in cases:
+            try:
+                answers.append(self.conclude(case))
+            except (RequestError, TooLateError) as refusal:
+                answers.append(refusal)
+        return answers
+
     def decide(self, request: Request) -> Decision:
-        return self._following(lambda decider: decider.decide(request))
+        return self.conclude(self.open_case(request))
 
     def decision(self, transaction_id: str) -> Decision | None:
         return self.decider.decision(transaction_id)
 
-    def learn(self, request: Request) -> LabelEvent:
-        return self._following(lambda decider: decider.learn(request))
+    def learn(self, request: Request) -> Learned:
+        return self._following(lambda: self.decider.learn(request))
+
+    def tidy(self) -> bool:
+        return self.decider.tidy()
+
+    def wished_judge(self) -> Judge | None:
+        """A bundle that is newly wanted and holds, ready to decide; any thread may ask, one at a time."""
+        wish = None
+        try:
+            wish = self._wishes.changed()
+            if wish is None or wish.id == self.bundle.id or wish.instead_of != self._started_with:
+                return None
+            return ready_judge(load_bundle(Path(wish.bundle)), self.bundle.contract.hash)
+        except BundleError as error:
+            logger.error("the bundle %s is refused: %s", wish.id[:12] if wish else "", error)
+            self._note(refused=wish.id if wish else "", why=str(error))
+            return None
+
+    def adopt(self, judge: Judge) -> None:
+        """Decides with another bundle of the same contract from the next decision on."""
+        self.decider.adopt(judge).close()
+        logger.info("bundle %s decides now", judge.bundle.id)
+        self._note()
 
     def close(self) -> None:
-        for part in (self.decider, self.journal, self.store):
+        forget_serving(self._settings.state, self.journal.worker)
+        for part in (self.decider, self.journal, self.spill, self.capacity, self.store):
             part.close()
 
-    def _following(self, ask: Callable[[Decider], Answer]) -> Answer:
+    def _first_judge(self, own: Bundle) -> Judge:
+        """The wanted bundle, where it was wanted instead of the one that came with the service."""
+        self._started_with = own.id
         try:
-            return ask(self.decider)
+            wish = self._wishes.changed()
+            if wish is not None and wish.instead_of == own.id:
+                return ready_judge(load_bundle(Path(wish.bundle)), own.contract.hash)
+        except BundleError as error:
+            logger.error("the wanted bundle is refused, its own decides: %s", error)
+        return ready_judge(own, own.contract.hash)
+
+    def _note(self, refused: str = "", why: str = "") -> None:
+        bundle = self.bundle
+        serving = Serving(os.getpid(), self._started_with, bundle.id, bundle.contract.hash, refused, why)
+        note_serving(self._settings.state, self.journal.worker, serving)
+
+    def _make_up(self, past: Sequence[DecisionRecord]) -> None:
+        """What was decided and not counted before a kill; all of it where the store is an older one."""
+        if self.decider.make_up(past):
+            self.decider.make_up(one.record for one in read_decisions(self._settings.state))
+            for label in read_labels(self._settings.state):
+                self.store.learn(label.record.event)
+
+    def _following(self, ask: Callable[[], Answer]) -> Answer:
+        try:
+            return ask()
         except StoreMovedError as moved:
             if not moved.bundle:
                 raise
             bundle = load_bundle(Path(moved.bundle))
-            self.decider.close()
+            judge = ready_judge(bundle, bundle.contract.hash)
             self.store.close()
             finish_move(self._settings.state / "store")
-            self._start(bundle)
-        return ask(self.decider)
-
-    def _start(self, bundle: Bundle) -> None:
-        self.store = self._open_store(bundle.contract)
-        self.decider = Decider(bundle, self.store, self.journal, self._clock)
+            self.decider.store = self._open_store(bundle.contract)
+            self.adopt(judge)
+        return ask()
 
     def _open_store(self, contract: FeatureContract) -> LmdbStore | RedisStore:
         if self._settings.store:

@@ -35,6 +35,9 @@ benchmarks = typer.Typer(help="Measure the platform's models on published data."
 app.add_typer(benchmarks, name="benchmark")
 app.add_typer(audit, name="audit")
 app.command("replay")(replay)
+keys = typer.Typer(help="The bearer keys that the service asks for.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+KeysFile = Annotated[Path | None, typer.Option(help="The keys file [FRAUD_PLATFORM_KEYS]")]
 
 
 @app.callback()
@@ -160,6 +163,22 @@ def serve(
     serve_bento(settings_of(dataset, None), port)
 
 
+@app.command()
+def switch(
+    bundle: Annotated[
+        str, typer.Argument(help="A bundle's id, its beginning, or its folder; the last packaged without it")
+    ] = "",
+    dataset: Dataset = None,
+    state: Annotated[
+        Path | None, typer.Option(help="The service's state folder, where it is not the dataset's own")
+    ] = None,
+) -> None:
+    """Has a running service go on with another bundle, checked first and between two decisions."""
+    from fraud_platform.cli.switch import switch_bundle
+
+    switch_bundle(settings_of(dataset, None), bundle, state)
+
+
 @app.command("go-live")
 def go_live(
     dataset: Dataset = None,
@@ -194,6 +213,55 @@ def benchmark_handbook(
     from fraud_platform.cli.handbook import benchmark
 
     benchmark(settings_of("handbook", data))
+
+
+@keys.command("add")
+def add_key(
+    name: Annotated[str, typer.Argument(help="Who or what will use it")],
+    scope: Annotated[list[str], typer.Option(help="decide, label, read or admin; may be given again")],
+    rate: Annotated[
+        float | None, typer.Option(help="Transactions or label events a second; no limit without it")
+    ] = None,
+    expires: Annotated[str, typer.Option(help="The first day (UTC) on which it is refused")] = "",
+    file: KeysFile = None,
+) -> None:
+    """Makes a key and prints it, once: the file keeps its hash."""
+    from fraud_platform.cli.keys import add
+
+    add(file, name, scope, rate, expires)
+
+
+@keys.command("list")
+def list_keys(file: KeysFile = None) -> None:
+    """Names, scopes and states of the keys."""
+    from fraud_platform.cli.keys import show
+
+    show(file)
+
+
+@keys.command("revoke")
+def revoke_key(name: Annotated[str, typer.Argument(help="The key's name")], file: KeysFile = None) -> None:
+    """Ends a key; running services refuse it within a second."""
+    from fraud_platform.cli.keys import revoke
+
+    revoke(file, name)
+
+
+@app.command()
+def tokenize(
+    source: Annotated[Path, typer.Argument(help="A CSV or Parquet file")],
+    target: Annotated[Path, typer.Argument(help="The file to write, CSV or Parquet")],
+    column: Annotated[
+        list[str], typer.Option(help="COLUMN=KIND: card_number, customer, device or ip; may be given again")
+    ],
+    key_file: Annotated[
+        Path | None, typer.Option(help="32 or more random bytes [FRAUD_PLATFORM_TOKEN_KEY_FILE]")
+    ] = None,
+) -> None:
+    """Replaces raw ids of a file by the keyed tokens that the service makes of the same ids."""
+    from fraud_platform.cli.tokenize import tokenize as replace
+
+    replace(source, target, column, key_file)
 
 
 def entry() -> None:

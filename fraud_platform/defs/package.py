@@ -4,6 +4,7 @@ import dagster as dg
 
 from fraud_platform.adapters.bento import build_bento
 from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
+from fraud_platform.adapters.golden_samples import golden_samples
 from fraud_platform.adapters.parity_replay import read_proof, store_code
 from fraud_platform.defs.evaluate import read_evaluation, read_reference
 from fraud_platform.defs.latest import latest_text
@@ -12,6 +13,7 @@ from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import GateError
 from fraud_platform.features.proof import ParityProof, require_proof
 from fraud_platform.package import BundleParts, load_reasons_text
+from fraud_platform.serve.golden import with_golden
 from fraud_platform.train import Candidate
 
 
@@ -55,7 +57,8 @@ def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
         evaluation=dict(read_evaluation(platform, champion.fingerprint).metrics()),
     )
     is_known = {path.name for path in platform.settings.bundles.glob("*")}
-    built = build_bundle(parts, platform.settings.bundles)
+    golden = with_golden(parts, golden_samples(platform.warehouse, model.contract))
+    built = build_bundle(golden, platform.settings.bundles)
     path = bundle_path(platform.settings.bundles, built.id)
     return dg.MaterializeResult(
         metadata={
@@ -65,6 +68,7 @@ def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
             "approved_by": champion.approval.by,
             "reason": champion.approval.reason,
             "files": len(built.files),
+            "golden_requests": len(built.golden),
             "parity": str(proof),
             "unchanged": path.name in is_known,
         }

@@ -34,7 +34,8 @@ SEGMENT_COLUMNS = ("channel", "category", "card_country")
 AMOUNT_BANDS = (0.0, 10.0, 50.0, 200.0, 1_000.0, np.inf)
 METHOD = (
     "intervals: paired bootstrap of {resamples:,} resamples, drawing whole cards, at 95 %; "
-    "costs are those of the policy on the truth, a step-up on a good customer at its expectation"
+    "costs are those of the policy on the truth, a step-up at its expectation: the good customers who give "
+    "up, the frauds that pass it"
 )
 
 

@@ -17,6 +17,7 @@ from fraud_platform.calibration import Calibrator
 from fraud_platform.errors import BundleError, FraudPlatformError
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.encoding import CategoryEncoder
+from fraud_platform.package.golden import GoldenRequest, golden_from_json, golden_to_json
 from fraud_platform.package.reasons import ReasonTexts
 from fraud_platform.package.reference import Reference
 from fraud_platform.policy import Policy
@@ -34,11 +35,13 @@ REASONS = "reasons.yaml"
 REFERENCE = "reference.json"
 VERSIONS = "versions.json"
 EVALUATION = "evaluation.json"
+GOLDEN = "golden.json"
 FILES = (
     CALIBRATOR,
     CONTRACT,
     ENCODER,
     EVALUATION,
+    GOLDEN,
     MODEL,
     POLICY,
     REASONS,
@@ -55,7 +58,8 @@ class BundleParts:
     """What goes into a bundle.
 
     model_text: a LightGBM booster's model string; versions: of data and code, such as as_of, data
-    fingerprint, model version; evaluation: the metrics that approved it. Neither may tell the time of the
+    fingerprint, model version; evaluation: the metrics that approved it; golden: what it must answer wherever
+    it is loaded (`serve.golden`). None of them may tell the time of the
     build, or the same parts would not give the same bundle.
     """
 
@@ -69,6 +73,7 @@ class BundleParts:
     reference: Reference
     versions: Mapping[str, str]
     evaluation: Mapping[str, object]
+    golden: tuple[GoldenRequest, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +94,7 @@ class Bundle:
     reference: Reference
     versions: Mapping[str, str]
     evaluation: Mapping[str, object]
+    golden: tuple[GoldenRequest, ...]
     files: Mapping[str, bytes]
 
 
@@ -105,6 +111,7 @@ def build(parts: BundleParts) -> Bundle:
         REFERENCE: parts.reference.to_json(),
         VERSIONS: msgspec.json.encode(parts.versions, order="sorted"),
         EVALUATION: msgspec.json.encode(parts.evaluation, order="sorted"),
+        GOLDEN: golden_to_json(parts.golden),
     }
     return parse({**files, MANIFEST: _manifest(files)})
 
@@ -130,6 +137,7 @@ def parse(files: Mapping[str, bytes]) -> Bundle:
         reference=_read(REFERENCE, files, Reference.from_json),
         versions=_read(VERSIONS, files, lambda raw: msgspec.json.decode(raw, type=dict[str, str])),
         evaluation=_read(EVALUATION, files, lambda raw: msgspec.json.decode(raw, type=dict[str, object])),
+        golden=_read(GOLDEN, files, golden_from_json),
         files=dict(files),
     )
 

@@ -1,8 +1,13 @@
-"""Reason texts: from a feature's name to the family whose text a person may read."""
+"""Reason texts: from a rule's code, a price, a tier or a feature's name to what a person may read.
+
+Belongs here: the file of all texts and its checks. Does not belong here: which reasons an action has
+(`serve.reasons`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import resources
@@ -11,9 +16,11 @@ from typing import Any
 import yaml
 
 from fraud_platform.errors import SettingsError
+from fraud_platform.policy import PRICES
 
-REASONS_VERSION = 1
-_KEYS = {"version", "families", "policy", "fallback"}
+REASONS_VERSION = 2
+UNSCORED_TIERS = ("rules", "request", "fixed")
+_KEYS = {"version", "rules", "fallback", "prices", "families"}
 
 
 @dataclass(frozen=True)
@@ -36,15 +43,17 @@ class Text:
 
 @dataclass(frozen=True)
 class ReasonTexts:
-    """`policy`: when the amount alone decided; `fallback`: when there was no score."""
+    """`rules`: texts by the rules' codes; `fallback`: by the tier that answered without a score; `prices`: by
+    the price that made the policy choose."""
 
     families: tuple[Family, ...]
-    policy: Text
-    fallback: Text
+    rules: Mapping[str, str]
+    fallback: Mapping[str, Text]
+    prices: Mapping[str, Text]
 
     @classmethod
     def from_yaml(cls, text: str) -> ReasonTexts:
-        """Read a reasons file. SettingsError names the family and what is wrong in it."""
+        """Read a reasons file. SettingsError names the entry and what is wrong in it."""
         loaded = yaml.safe_load(text)
         if not isinstance(loaded, dict) or loaded.keys() != _KEYS:
             raise SettingsError(f"the reasons file must have exactly {sorted(_KEYS)}")
@@ -52,12 +61,30 @@ class ReasonTexts:
             raise SettingsError(
                 f"the reasons file must have version: {REASONS_VERSION} and a list of families"
             )
-        families = tuple(_family(entry) for entry in loaded["families"])
-        policy, fallback = _text(loaded["policy"]), _text(loaded["fallback"])
-        codes = [*(family.code for family in families), policy.code, fallback.code]
-        if len(set(codes)) != len(codes):
-            raise SettingsError(f"reason codes {codes}: give each reason its own")
-        return cls(families, policy, fallback)
+        found = cls(
+            families=tuple(_family(entry) for entry in loaded["families"]),
+            rules=_rules(loaded["rules"]),
+            fallback=_texts("fallback", loaded["fallback"], UNSCORED_TIERS),
+            prices=_texts("prices", loaded["prices"], PRICES),
+        )
+        shared = [code for code, count in Counter(found.codes).items() if count > 1]
+        if shared:
+            raise SettingsError(f"reason codes {shared}: give each reason its own")
+        return found
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Every code of the file, rules first."""
+        families = [family.code for family in self.families]
+        return (*self.rules, *families, *(t.code for t in (*self.fallback.values(), *self.prices.values())))
+
+    def check_rules(self, codes: Iterable[str]) -> None:
+        """SettingsError unless these are the codes of exactly the rules that have a text here."""
+        given = set(codes)
+        if missing := sorted(given - self.rules.keys()):
+            raise SettingsError(f"rule codes {missing} have no text; add them to the reasons file")
+        if stale := sorted(self.rules.keys() - given):
+            raise SettingsError(f"reason texts {stale} belong to no rule; remove them or add their rules")
 
     def family_of(self, features: Sequence[str]) -> tuple[int, ...]:
         """For each feature the index of its family. SettingsError names a feature without one."""
@@ -73,6 +100,18 @@ class ReasonTexts:
 def load_reasons_text() -> str:
     """The platform's own reasons file."""
     return resources.files("fraud_platform.package").joinpath("reasons.yaml").read_text(encoding="utf-8")
+
+
+def _rules(entry: Any) -> dict[str, str]:
+    if not isinstance(entry, dict):
+        raise SettingsError(f"reason rules {entry!r}: must be a mapping of codes to texts")
+    return {said.code: said.text for said in (_text({"code": c, "text": t}) for c, t in entry.items())}
+
+
+def _texts(section: str, entry: Any, names: Sequence[str]) -> dict[str, Text]:
+    if not isinstance(entry, dict) or entry.keys() != set(names):
+        raise SettingsError(f"reason {section} {entry!r}: give exactly {list(names)}")
+    return {name: _text(entry[name]) for name in names}
 
 
 def _family(entry: Any) -> Family:

@@ -20,6 +20,7 @@ SCORE = 0
 CONTRIBUTIONS = 3
 _FLOAT64 = 1
 _ALL_ROUNDS = -1
+_SPLIT_COUNTS = 0
 _PARAMETERS = b"num_threads=1"
 
 
@@ -65,6 +66,19 @@ class Booster:
         if function(*arguments):
             raise BundleError(f"LightGBM could not explain: {_last_error(self._library)}")
         return self._contributions[:-1].copy()
+
+    @property
+    def used_features(self) -> tuple[int, ...]:
+        """Places of the features that at least one split reads."""
+        splits = np.zeros(self.feature_count, dtype=np.float64)
+        self._call(
+            "LGBM_BoosterFeatureImportance",
+            self._handle,
+            ctypes.c_int(_ALL_ROUNDS),
+            ctypes.c_int(_SPLIT_COUNTS),
+            ctypes.c_void_p(splits.ctypes.data),
+        )
+        return tuple(np.flatnonzero(splits).tolist())
 
     def close(self) -> None:
         for config in self._configs.values():

@@ -1,28 +1,60 @@
-"""One request, one decision: validate, observe, judge, record, and only then answer.
+"""One request, one decision: validate, observe, judge, record, and only then answer. And always an answer.
+
+The ladder, best first, is `record.Tier`. A part that fails or is slow costs its rung and not the answer; what
+it was stands in `faults`. What could not be observed or recorded in time is made up for by `tidy`.
 
 Belongs here: the order of these steps, and what a repeated or contradictory request gets.
-Does not belong here: HTTP (`adapters.http`), files (`adapters.journal`), the judgement itself (`judge`).
+Does not belong here: HTTP (`adapters.http`), threads (`adapters.lane`), files (`adapters.journal`), the
+judgement itself (`judge`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from time import perf_counter_ns
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from fraud_platform.errors import RequestError
+from msgspec import structs
+
+from fraud_platform.errors import DecisionLogError, RequestError, StoreError, StoreMovedError, TooLateError
 from fraud_platform.package import Bundle
-from fraud_platform.schema import LabelEvent, Transaction
-from fraud_platform.serve.judge import Judge, Judgement, Vector
+from fraud_platform.schema import Action, LabelEvent, Transaction
+from fraud_platform.serve.breaker import Breaker
+from fraud_platform.serve.capacity import Wish
+from fraud_platform.serve.case import Case
+from fraud_platform.serve.judge import Closed, Judge, Judgement, Vector
 from fraud_platform.serve.record import Decision, DecisionRecord, LabelRecord, Timings
-from fraud_platform.serve.requests import Request, canonical, parse_label, parse_transaction
+from fraud_platform.serve.requests import (
+    Request,
+    canonical,
+    check_known_after,
+    parse_label,
+    parse_transaction,
+)
 
 PROPENSITY = 1.0
 """The policy is deterministic: the action it takes had no alternative."""
+DEADLINE_MS = 50
+RECENT_MAX = 10_000
+"""Decisions that a repeat is answered from, even where the log cannot be read."""
+TIDY_EVENTS = 8
+"""What `tidy` makes up for at once, so that no request waits long for it."""
+LOG_REST_NS = 200_000_000
+LOOK_NS = 1_000_000_000
+"""Between two looks at whether the store still knows what it counted."""
 
 
 class ConflictError(RequestError):
     """The id is known with other content."""
+
+
+class Learned(NamedTuple):
+    """A label event that was taken in; whether its transaction was decided here."""
+
+    event: LabelEvent
+    is_transaction_known: bool
 
 
 class Observation(Protocol):
@@ -42,6 +74,8 @@ class Store(Protocol):
 
     def observe(self, transaction: Transaction) -> Observation: ...
 
+    def seen(self, transaction_id: str) -> bool: ...
+
     def learn(self, event: LabelEvent) -> object: ...
 
 
@@ -50,89 +84,354 @@ class Journal(Protocol):
 
     def append(self, record: DecisionRecord) -> None: ...
 
+    def append_observed(self, record: DecisionRecord) -> None:
+        """Notes the `store_sequence` of a transaction that was observed after it had been decided."""
+
     def find(self, transaction_id: str) -> DecisionRecord | None: ...
 
     def append_label(self, record: LabelRecord) -> bool: ...
 
 
-class Decider:
-    """Decides with one bundle, one store and one journal. Not safe for several threads at once.
+class Spill(Protocol):
+    """Records that the journal could not take yet. Safe for several threads."""
 
-    clock: the present in ms UTC.
+    def put(self, record: DecisionRecord) -> bool:
+        """False where only this process's memory holds the record."""
+
+    def find(self, transaction_id: str) -> DecisionRecord | None: ...
+
+    def discard(self, transaction_id: str) -> None: ...
+
+    def waiting(self) -> Sequence[DecisionRecord]: ...
+
+
+class Capacities(Protocol):
+    """What the hours have used of scarce actions; safe for several threads."""
+
+    def closed(self, now_ms: int, wish: Wish) -> tuple[Action, ...]: ...
+
+
+class Decider:
+    """Decides with one bundle, one store and one journal. For one thread, except `open_case` and `fall_back`.
+
+    clock: the present in ms UTC; has_jumped: whether the wall's clock disagrees with it; capacity: None where
+    every action may be had.
     """
 
-    def __init__(self, bundle: Bundle, store: Store, journal: Journal, clock: Callable[[], int]) -> None:
-        self.bundle = bundle
-        self._judge = Judge(bundle)
-        self._store = store
+    def __init__(
+        self,
+        judge: Judge,
+        store: Store,
+        journal: Journal,
+        spill: Spill,
+        clock: Callable[[], int],
+        *,
+        capacity: Capacities | None = None,
+        deadline_ms: int = DEADLINE_MS,
+        has_jumped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.store = store
         self._journal = journal
+        self._spill = spill
         self._clock = clock
+        self._capacity = capacity
+        self._has_jumped = has_jumped
+        self._deadline_ns = deadline_ms * 1_000_000
+        self._recent: OrderedDict[str, DecisionRecord] = OrderedDict()
+        self._unobserved: deque[DecisionRecord] = deque()
+        self._store_breaker = Breaker(self._deadline_ns // 2)
+        self._model_breaker = Breaker(self._deadline_ns // 2)
+        self._log_failed_ns = 0
+        self._is_stale = False
+        self._canary = ""
+        self._next_look_ns = 0
+        self.stage = ""
+        """The part that is at work: `log`, `store`, `model`; empty between requests."""
+        self.adopt(judge)
+
+    def adopt(self, judge: Judge) -> Judge:
+        """Goes on with another bundle from the next request on; the judge that was replaced."""
+        replaced = getattr(self, "judge", judge)
+        self.judge = judge
         self._extras = frozenset(
             feature.name.removeprefix("extra_")
-            for feature in bundle.contract.features
+            for feature in judge.bundle.contract.features
             if feature.name.startswith("extra_")
         )
+        return replaced
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.judge.bundle
 
     def decide(self, request: Request) -> Decision:
         """The decision on a transaction, recorded before it is returned.
 
         A transaction that was decided before gets the recorded decision. RequestError when the request is
-        invalid, ConflictError when its id is known with other content; neither leaves a trace.
+        invalid, ConflictError when its id is known with other content, TooLateError when its time is out of
+        every store's reach; none of them leaves a trace.
         """
+        return self.conclude(self.open_case(request))
+
+    def open_case(self, request: Request) -> Case:
+        """A valid request, its deadline running."""
         started = perf_counter_ns()
         now_ms = self._clock()
         transaction = parse_transaction(request, now_ms, self._extras)
-        recorded = self._journal.find(transaction.transaction_id)
-        if recorded is not None:
-            return self._repeat(transaction, recorded)
-        observed = perf_counter_ns()
-        observation = self._store.observe(transaction)
-        judged = perf_counter_ns()
-        judgement = self._judge.judge(transaction, observation.vector)
-        ended = perf_counter_ns()
-        timings = Timings(_us(observed, judged), _us(judged, ended), _us(started, ended))
-        record = self._record(transaction, now_ms, observation, judgement, timings)
-        self._journal.append(record)
-        return Decision.of(record, is_repeat=False)
+        faults = {"clock_jump"} if self._has_jumped() else set()
+        return Case(transaction, self.judge, now_ms, started, started + self._deadline_ns, faults)
+
+    def conclude(self, case: Case) -> Decision:
+        """Observes, judges and records; what its deadline has settled is observed and recorded as it is."""
+        try:
+            if case.record is None:
+                case.judge = self.judge
+                recorded = self._recorded(case)
+                if recorded is not None:
+                    return self._repeat(case.transaction, recorded)
+            self._observe(case)
+            record = case.record or case.settle(self._judged(case))
+            self._keep(case, record)
+            return self._answer(record, case)
+        finally:
+            self.stage = ""
+
+    def fall_back(self, case: Case, fault: str) -> Decision:
+        """The answer of a case whose work does not end in time: by another thread, while it goes on.
+
+        Rules over what features there are, or over the request alone; the configured answer where even that
+        fails. The record waits outside the log, which may be what is slow.
+        """
+        if case.record is None:
+            recorded = self._at_hand(case.transaction.transaction_id)
+            if recorded is not None:
+                return self._repeat(case.transaction, recorded)
+        case.faults.add(fault)
+        record = case.record or case.settle(self._unscored(case))
+        if not case.is_recorded:
+            if not self._spill.put(record):
+                case.faults.add("unrecorded")
+            case.is_spilled = True
+        return self._answer(record, case)
 
     def decision(self, transaction_id: str) -> Decision | None:
         """The recorded decision on a transaction, None when there is none."""
-        recorded = self._journal.find(transaction_id)
+        recorded = self._spill.find(transaction_id) or self._journal.find(transaction_id)
         return None if recorded is None else Decision.of(recorded, is_repeat=True)
 
-    def learn(self, request: Request) -> LabelEvent:
-        """Take in a label event; the same event again changes nothing. RequestError when it is invalid."""
+    def learn(self, request: Request) -> Learned:
+        """Take in a label event; the same event again changes nothing. RequestError when it is invalid.
+
+        An event on a transaction that this service did not decide is kept: the warehouse may know it.
+        """
         now_ms = self._clock()
         event = parse_label(request, now_ms)
-        self._store.learn(event)
-        sequence = self._store.sequence
+        recorded = self._at_hand(event.transaction_id) or self._journal.find(event.transaction_id)
+        if recorded is not None:
+            check_known_after(event, recorded.request.event_time)
+        self.store.learn(event)
+        sequence = self.store.sequence
         self._journal.append_label(LabelRecord(event=event, received_at=now_ms, store_sequence=sequence))
-        return event
+        return Learned(event, recorded is not None)
+
+    def tidy(self) -> bool:
+        """Makes up for what could not be done in time, a little at once; True where more is left.
+
+        Records that wait outside the log enter it; transactions that the store has not counted are observed.
+        """
+        if perf_counter_ns() - self._log_failed_ns >= LOG_REST_NS:
+            for record in self._spill.waiting()[:TIDY_EVENTS]:
+                if not self._log_late(record):
+                    break
+        now = perf_counter_ns()
+        if now >= self._next_look_ns:
+            self._next_look_ns = now + LOOK_NS
+            if self._is_forgetful():
+                self.make_up(tuple(self._recent.values()))
+        for _ in range(min(TIDY_EVENTS, len(self._unobserved))):
+            if not self._store_breaker.allows(now) or not self._observe_late(self._unobserved[0]):
+                break
+            self._unobserved.popleft()
+        self._is_stale = self._is_stale and bool(self._unobserved)
+        return bool(self._unobserved) or bool(self._spill.waiting())
+
+    def make_up(self, records: Iterable[DecisionRecord]) -> bool:
+        """Leaves to `tidy` what the store has not counted of what was decided.
+
+        True where the store has lost what it had counted: until all is made up for nothing is scored.
+        """
+        missing = [record for record in records if not self.store.seen(record.transaction_id)]
+        is_stale = any(record.vector is not None for record in missing)
+        self._unobserved.extend(missing)
+        self._is_stale |= is_stale
+        return is_stale
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """(transactions that the store has not counted, records that the log has not taken)."""
+        return len(self._unobserved), len(self._spill.waiting())
 
     def close(self) -> None:
-        self._judge.close()
+        self.judge.close()
 
-    def _repeat(self, transaction: Transaction, record: DecisionRecord) -> Decision:
+    def _is_forgetful(self) -> bool:
+        """Whether the store no longer knows what it counted a moment ago: an older copy took its place."""
+        try:
+            return bool(self._canary) and not self.store.seen(self._canary)
+        except StoreError:
+            return False
+
+    def _at_hand(self, transaction_id: str) -> DecisionRecord | None:
+        """What is known of a transaction without the log."""
+        return self._recent.get(transaction_id) or self._spill.find(transaction_id)
+
+    def _recorded(self, case: Case) -> DecisionRecord | None:
+        transaction_id = case.transaction.transaction_id
+        self.stage = "log"
+        try:
+            return self._at_hand(transaction_id) or self._journal.find(transaction_id)
+        except (DecisionLogError, OSError):
+            case.faults.add("log_down")
+            return None
+
+    def _observe(self, case: Case) -> None:
+        started = perf_counter_ns()
+        if not self._store_breaker.allows(started):
+            case.faults.add("store_slow" if self._store_breaker.is_slow else "store_down")
+            return
+        self.stage = "store"
+        try:
+            observation = self.store.observe(case.transaction)
+        except StoreMovedError:
+            raise
+        except TooLateError:
+            if case.record is None:
+                raise
+            return
+        except StoreError:
+            self._store_breaker.ended(started, perf_counter_ns(), is_failed=True)
+            case.faults.add("store_slow" if self._store_breaker.is_slow else "store_down")
+            return
+        ended = perf_counter_ns()
+        self._store_breaker.ended(started, ended)
+        case.is_late = observation.is_late
+        case.store_sequence = self.store.sequence
+        case.observed_us = _us(started, ended)
+        case.vector = observation.vector
+        self._canary = case.transaction.transaction_id
+
+    def _judged(self, case: Case) -> DecisionRecord:
+        """By the best rung that can still be reached in time."""
+        started = perf_counter_ns()
+        if self._is_stale:
+            case.faults.add("store_stale")
+            return self._unscored(case, partial(self._closed, case))
+        if case.vector is None:
+            return self._unscored(case, partial(self._closed, case))
+        if not self._model_breaker.allows(started):
+            case.faults.add("model_slow")
+            return self._unscored(case, partial(self._closed, case))
+        self.stage = "model"
+        judgement = case.judge.judge(case.transaction, case.vector, closed=partial(self._closed, case))
+        self._model_breaker.ended(started, perf_counter_ns())
+        case.faults.update(judgement.faults)
+        return self._record(case, case.judge, judgement)
+
+    def _closed(self, case: Case, wish: Wish) -> tuple[Action, ...]:
+        return () if self._capacity is None else self._capacity.closed(case.now_ms, wish)
+
+    def _unscored(self, case: Case, closed: Closed = ()) -> DecisionRecord:
+        """closed: nothing, where another thread asks: whether there is capacity may not be waited for."""
+        judge = case.judge  # another thread may give the case another one, and a decision has one bundle
+        try:
+            judgement = judge.judge(case.transaction, case.vector, closed=closed, can_score=False)
+        except Exception:  # noqa: BLE001  whatever it was, there is an answer
+            case.faults.add("rules_failed")
+            judgement = judge.fixed_answer()
+        return self._record(case, judge, judgement)
+
+    def _keep(self, case: Case, record: DecisionRecord) -> None:
+        """Records a decision; where the log cannot take it, it waits outside."""
+        if record.store_sequence is None and case.store_sequence is not None:
+            record = _with_sequence(record, case.store_sequence)
+        self.stage = "log"
+        self._remember(record)
+        if case.is_spilled and self._spill.find(record.transaction_id) is None:
+            self._note_observed(record)  # `tidy` has recorded it meanwhile
+        elif perf_counter_ns() - self._log_failed_ns < LOG_REST_NS or not self._append(record):
+            case.faults.add("log_down")
+            if not self._spill.put(record):
+                case.faults.add("unrecorded")
+        else:
+            self._spill.discard(record.transaction_id)
+        case.is_recorded = True
+        if case.vector is None:
+            self._unobserved.append(record)
+
+    def _note_observed(self, record: DecisionRecord) -> None:
+        if record.store_sequence is not None:
+            self._journal.append_observed(record)
+
+    def _append(self, record: DecisionRecord) -> bool:
+        try:
+            self._journal.append(record)
+        except (DecisionLogError, OSError):
+            self._log_failed_ns = perf_counter_ns()
+            return False
+        return True
+
+    def _log_late(self, record: DecisionRecord) -> bool:
+        try:
+            if self._journal.find(record.transaction_id) is None:
+                self._journal.append(record)
+        except (DecisionLogError, OSError):
+            self._log_failed_ns = perf_counter_ns()
+            return False
+        self._spill.discard(record.transaction_id)
+        return True
+
+    def _observe_late(self, record: DecisionRecord) -> bool:
+        """False where the store cannot take it yet; what is too late for it stays in the log alone."""
+        started = perf_counter_ns()
+        try:
+            if not self.store.seen(record.transaction_id):
+                self.store.observe(record.request)
+                self._note_observed(_with_sequence(record, self.store.sequence))
+        except TooLateError:
+            return True
+        except (StoreError, DecisionLogError, OSError):
+            self._store_breaker.ended(started, perf_counter_ns(), is_failed=True)
+            return False
+        self._store_breaker.ended(started, perf_counter_ns())
+        return True
+
+    def _remember(self, record: DecisionRecord) -> None:
+        self._recent[record.transaction_id] = record
+        if len(self._recent) > RECENT_MAX:
+            self._recent.popitem(last=False)
+
+    @staticmethod
+    def _repeat(transaction: Transaction, record: DecisionRecord) -> Decision:
         if not record.is_erased and canonical(record.request) != canonical(transaction):
             rule = "was decided with other content; send new content under a new id"
             raise ConflictError("transaction_id", transaction.transaction_id, rule)
         return Decision.of(record, is_repeat=True)
 
-    def _record(
-        self,
-        transaction: Transaction,
-        now_ms: int,
-        observation: Observation,
-        judgement: Judgement,
-        timings: Timings,
-    ) -> DecisionRecord:
+    @staticmethod
+    def _answer(record: DecisionRecord, case: Case) -> Decision:
+        return Decision.of(record, is_repeat=False, faults=tuple(sorted(case.faults)))
+
+    @staticmethod
+    def _record(case: Case, judge: Judge, judgement: Judgement) -> DecisionRecord:
+        now = perf_counter_ns()
+        total = _us(case.started_ns, now)
         return DecisionRecord(
-            transaction_id=transaction.transaction_id,
-            decided_at=now_ms,
-            request=transaction,
-            vector=observation.vector,
-            store_sequence=self._store.sequence,
-            is_late=observation.is_late,
+            transaction_id=case.transaction.transaction_id,
+            decided_at=case.now_ms,
+            request=case.transaction,
+            vector=case.vector,
+            store_sequence=case.store_sequence,
+            is_late=case.is_late,
             raw_score=judgement.raw_score,
             probability=judgement.probability,
             expected_costs=judgement.expected_costs,
@@ -142,10 +441,17 @@ class Decider:
             shadow_rules=judgement.shadow_rules,
             tier=judgement.tier,
             decided_by=judgement.decided_by,
-            bundle_id=self.bundle.id,
+            closed_actions=judgement.closed_actions,
+            price=judgement.price,
+            faults=tuple(sorted(case.faults)),
+            bundle_id=judge.bundle.id,
             propensity=PROPENSITY,
-            timings=timings,
+            timings=Timings(case.observed_us, total - case.observed_us, total),
         )
+
+
+def _with_sequence(record: DecisionRecord, sequence: int | None) -> DecisionRecord:
+    return structs.replace(record, store_sequence=sequence)
 
 
 def _us(start_ns: int, end_ns: int) -> int:

@@ -103,7 +103,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     is_late: bool = False
 
     @classmethod
-    def of(cls, record: DecisionRecord, is_repeat: bool) -> Decision:
+    def of(
+        cls, record: DecisionRecord, *, is_repeat: bool, faults: tuple[str, ...] | None = None
+    ) -> Decision:
+        """faults: what else was wrong by the time of the answer; those of the record without it."""
         return cls(
             transaction_id=record.transaction_id,
             action=record.action,
@@ -111,7 +114,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             reasons=record.reasons,
             tier=record.tier,
             decided_by=record.decided_by,
-            faults=record.faults,
+            faults=record.faults if faults is None else faults,
             bundle_id=record.bundle_id,
             decided_at=record.decided_at,
             is_repeat=is_repeat,

@@ -7,7 +7,8 @@ Does not belong here: HTTP, and what to do with a valid request (`decider`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,8 +21,8 @@ from fraud_platform.schema import (
     TRANSACTION_COLUMNS,
     LabelEvent,
     Transaction,
-    looks_like_card_number,
 )
+from fraud_platform.serve.card_numbers import HIDDEN, holds_card_number, is_card_number, many_digits
 
 TEXT_LENGTH_MAX = 256
 ECHO_LENGTH_MAX = 64
@@ -29,9 +30,12 @@ FUTURE_TOLERANCE_MS = 300_000
 """A request may be this far ahead of the service's clock: clocks differ."""
 EARLIEST_TIME_MS = 315_532_800_000
 """1980-01-01 UTC, as in ingest: an earlier time is most likely seconds that were taken for milliseconds."""
-HIDDEN = "(hidden: looks like a card number)"
+BATCH_MAX = 100
+"""Transactions in one request."""
+LABEL_BATCH_MAX = 1_000
 
 TEXT_FIELDS = tuple(column.name for column in TRANSACTION_COLUMNS if column.type == "VARCHAR")
+LABEL_TEXT_FIELDS = ("transaction_id", "source")
 REQUIRED_TEXT = tuple(
     c.name for c in (*TRANSACTION_COLUMNS, *LABEL_COLUMNS) if c.type == "VARCHAR" and c.is_required
 )
@@ -39,13 +43,29 @@ COORDINATES = {"latitude": 90.0, "longitude": 180.0, "home_latitude": 90.0, "hom
 
 Request = bytes | Mapping[str, Any]
 Event = TypeVar("Event", Transaction, LabelEvent)
+Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 WHITE_SPACE = " \t\n\r\f\v"
+
+NO_CARD_NUMBER = (
+    "must be an opaque token or plain text, never a card number: tokenise it; a number of your own that only "
+    "looks like one needs a letter among its digits, so that fewer than 13 stand together"
+)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PATH = re.compile(r" - at `\$\.?(.+)`$")
 _UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _MISSING_FIELD = re.compile(r"missing required field `(.*)`")
+_transaction_texts = attrgetter(*TEXT_FIELDS)
+_label_texts = attrgetter(*LABEL_TEXT_FIELDS)
+
+
+class TransactionBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    transactions: list[msgspec.Raw]
+
+
+class LabelBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    labels: list[msgspec.Raw]
 
 
 def parse_transaction(request: Request, now_ms: int, extras: frozenset[str] = frozenset()) -> Transaction:
@@ -54,8 +74,7 @@ def parse_transaction(request: Request, now_ms: int, extras: frozenset[str] = fr
     now_ms: the service's clock, which event_time may not pass; extras: names of extra inputs that are known.
     """
     transaction = _trimmed(_decode(request, Transaction))
-    for field in TEXT_FIELDS:
-        _check_text(field, getattr(transaction, field))
+    _check_texts(TEXT_FIELDS, _transaction_texts(transaction))
     _check_money(transaction)
     _check_time("event_time", transaction.event_time, now_ms)
     for field, limit in COORDINATES.items():
@@ -69,10 +88,25 @@ def parse_transaction(request: Request, now_ms: int, extras: frozenset[str] = fr
 def parse_label(request: Request, now_ms: int) -> LabelEvent:
     """A valid label event. RequestError names the first field that is wrong."""
     event = _trimmed(_decode(request, LabelEvent))
-    for field in ("transaction_id", "source"):
-        _check_text(field, getattr(event, field))
+    _check_texts(LABEL_TEXT_FIELDS, _label_texts(event))
     _check_time("known_at", event.known_at, now_ms)
     return event
+
+
+def parse_batch(body: bytes) -> list[bytes]:
+    """The transactions of a batch, each as it was sent: each is valid or not on its own."""
+    return _items("transactions", _decode(body, TransactionBatch).transactions, BATCH_MAX)
+
+
+def parse_label_batch(body: bytes) -> list[bytes]:
+    """As `parse_batch`, of label events."""
+    return _items("labels", _decode(body, LabelBatch).labels, LABEL_BATCH_MAX)
+
+
+def check_known_after(event: LabelEvent, event_time: int) -> None:
+    """Nothing is known of a transaction before it happened; ingest quarantines such a row too."""
+    rule = f"lies before the transaction's event_time, {event_time}: a date alone needs the end of its day"
+    _require(event.known_at >= event_time, "known_at", event.known_at, rule)
 
 
 def canonical(event: Transaction | LabelEvent) -> bytes:
@@ -80,7 +114,12 @@ def canonical(event: Transaction | LabelEvent) -> bytes:
     return msgspec.json.encode(event, order="sorted")
 
 
-def _decode(request: Request, kind: type[Event]) -> Event:
+def _items(field: str, items: list[msgspec.Raw], most: int) -> list[bytes]:
+    _require(1 <= len(items) <= most, field, None, f"must have from 1 to {most} items, and has {len(items)}")
+    return [bytes(item) for item in items]
+
+
+def _decode(request: Request, kind: type[Kind]) -> Kind:
     try:
         if isinstance(request, bytes):
             return msgspec.json.decode(request, type=kind)
@@ -100,6 +139,8 @@ def _refusal(message: str, request: Request) -> RequestError:
         if named:
             return RequestError(_shown(named.group(1)), None, said)
     field = at.group(1) if at else "body"
+    if rule.startswith("Invalid enum value"):  # which the decoder would repeat
+        rule = "must be one of the values that the schema names"
     return RequestError(_shown(field), _shown(_value_at(field, request)), rule[:1].lower() + rule[1:])
 
 
@@ -115,11 +156,12 @@ def _value_at(field: str, request: Request) -> object:
 
 def _shown(value: Any) -> Any:
     """A value as an error may echo it: short, and never a card number."""
-    if value is None or isinstance(value, bool | float):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int | float) and is_card_number(value):
+        return HIDDEN
     text = str(value)
-    is_moment = isinstance(value, int) and 10**12 <= value < 2 * 10**12  # no card network issues 1...
-    if looks_like_card_number(text) and not is_moment:
+    if isinstance(value, str) and holds_card_number(text):
         return HIDDEN
     return value if len(text) <= ECHO_LENGTH_MAX else text[:ECHO_LENGTH_MAX] + "..."
 
@@ -132,6 +174,7 @@ def _trimmed(event: Event) -> Event:
         if isinstance(value, str):
             text = value.strip(WHITE_SPACE)
             if text != value or not text:
+                _check_length(field, value)
                 changed[field] = text if text or field in REQUIRED_TEXT else None
     extras = getattr(event, "extras", {})
     if extras:
@@ -140,14 +183,27 @@ def _trimmed(event: Event) -> Event:
     return msgspec.structs.replace(event, **changed) if changed else event
 
 
-def _check_text(field: str, value: str | None) -> None:
-    if value is None:
-        return
+def _check_texts(fields: Sequence[str], values: Sequence[str | None]) -> None:
+    """Asks all texts at once, since nearly always nothing is wrong; one by one where something may be."""
+    texts = [value for value in values if value is not None]
+    joined = "x".join(texts)
+    is_suspect = many_digits(joined) or _CONTROL.search(joined) or not joined.isascii()
+    if is_suspect or "" in texts or len(max(texts, key=len)) > TEXT_LENGTH_MAX:
+        for field, value in zip(fields, values, strict=True):
+            if value is not None:
+                _check_text(field, value)
+
+
+def _check_text(field: str, value: str) -> None:
     _require(bool(value), field, "", "must not be empty")
-    if looks_like_card_number(value):
-        raise RequestError(field, HIDDEN, "must be an opaque token or plain text, never a card number")
-    _require(len(value) <= TEXT_LENGTH_MAX, field, value, f"must have at most {TEXT_LENGTH_MAX} characters")
+    if holds_card_number(value):
+        raise RequestError(field, HIDDEN, NO_CARD_NUMBER)
+    _check_length(field, value)
     _require(not _CONTROL.search(value), field, None, "must have no control characters")
+
+
+def _check_length(field: str, value: str) -> None:
+    _require(len(value) <= TEXT_LENGTH_MAX, field, value, f"must have at most {TEXT_LENGTH_MAX} characters")
 
 
 def _check_money(transaction: Transaction) -> None:
@@ -166,6 +222,8 @@ def _check_extra(name: str, value: float | str | None, known: frozenset[str]) ->
     _require(name in known, field, None, f"is not an extra input; known: {sorted(known)}")
     if isinstance(value, str):
         _check_text(field, value)
+    elif value is not None and is_card_number(value):
+        raise RequestError(field, HIDDEN, NO_CARD_NUMBER)
 
 
 def _require(is_kept: bool, field: str, value: object, rule: str) -> None:

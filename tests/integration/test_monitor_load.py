@@ -18,10 +18,11 @@ from fraud_platform.adapters.duckdb_monitor import (
 )
 from fraud_platform.adapters.journal import Journal, read_decisions
 from fraud_platform.adapters.lmdb import LmdbStore
+from fraud_platform.adapters.spill import Spill
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.monitor import drift
 from fraud_platform.package import Bundle, BundleParts
-from fraud_platform.serve import Decider
+from fraud_platform.serve import Decider, Judge
 
 NOW_MS = 1_790_000_000_000
 Build = Callable[..., dict[str, Any]]
@@ -37,7 +38,8 @@ def decide(folder: Path, bundle: Bundle, build: Build, numbers: range) -> None:
         LmdbStore.open(folder / "store", bundle.contract) as store,
         Journal(folder) as journal,
     ):
-        decider = Decider(bundle, store, journal, lambda: NOW_MS)
+        spill = Spill(folder / "spill")
+        decider = Decider(Judge(bundle), store, journal, spill, lambda: NOW_MS)
         for n in numbers:
             request = build(transaction_id=f"t{n}", event_time=NOW_MS - 10**6 + n, amount_minor=100 + n)
             decider.decide(request)
@@ -45,6 +47,7 @@ def decide(folder: Path, bundle: Bundle, build: Build, numbers: range) -> None:
                 label = {"transaction_id": f"t{n}", "source": "chargeback", "outcome": "fraud"}
                 decider.learn({**label, "known_at": NOW_MS})
         decider.close()
+        spill.close()
 
 
 def test_the_log_is_loaded_once_and_goes_on(

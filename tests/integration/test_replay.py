@@ -155,6 +155,43 @@ def test_a_decision_that_was_counted_before_a_kill_keeps_its_place(
     assert report.equal_features == 49
 
 
+def test_every_rung_of_the_ladder_is_replayed(
+    served: Path,
+    bundles: dict[str, Path],
+    bundle_of: BundleOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Answers without features, of which the store hears later; without a model; and the fixed one."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no rules")
+
+    service = Service(ServiceSettings(bundles[CONTRACT.hash], served), lambda: NOW + 10**9)
+    for number in (60, 61):
+        service.fall_back(service.open_case(payment(number) | {"card_id": "card3"}), "store_slow")
+    for number in (62, 63):
+        case = service.open_case(payment(number) | {"card_id": "card3"})
+        service.fall_back(case, "store_slow")
+        service.conclude(case)
+        service.tidy()
+    judge = service.decider.judge
+    with monkeypatch.context() as patch:
+        patch.setattr(judge, "_scored", lambda values: Judge._scored(judge, values).__class__())
+        service.decide(payment(64) | {"card_id": "card3"})
+        patch.setattr(judge, "judge", broken)
+        case = service.open_case(payment(65))
+        service.fall_back(case, "store_slow")
+        service.conclude(case)
+    service.decide(payment(66) | {"card_id": "card3"})
+    service.close()
+    last = [one.record for one in read_decisions(served)][40:]
+    tiers = {record.transaction_id: record.tier for record in last}
+    assert set(tiers.values()) == {"request", "rules", "fixed", "model"}
+    report = replay_log(served, bundle_of)
+    assert (report.compared, report.differing) == (40 + len(last), 0), said(report)
+    assert report.is_equal, said(report)
+
+
 def test_what_differs_is_told_by_part(served: Path, bundles: dict[str, Path]) -> None:
     judge = Judge(load_bundle(bundles[CONTRACT.hash]))
     record = next(one.record for one in read_decisions(served))

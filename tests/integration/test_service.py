@@ -53,7 +53,8 @@ def service(home: Path, bento: BuiltBento) -> Iterator[RunningService]:
 def ask(service: RunningService, path: str, content: object = None) -> tuple[int, dict[str, Any], str]:
     """Status, JSON body and content type; a POST when there is content."""
     body = None if content is None else msgspec.json.encode(content)
-    request = urllib.request.Request(service.url + path, data=body)
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(service.url + path, data=body, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.status, msgspec.json.decode(answer.read()), answer.headers["content-type"]

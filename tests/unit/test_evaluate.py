@@ -22,7 +22,7 @@ from fraud_platform.evaluate import (
 )
 from fraud_platform.evaluate.money import rule_actions, threshold_costs
 from fraud_platform.features.contract import Feature, FeatureContract
-from fraud_platform.policy import Policy, load_policy
+from fraud_platform.policy import Fallback, Policy, load_policy
 from fraud_platform.rules import RuleSet
 from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
 from fraud_platform.train import Candidate, Part, Split, TrainParams, train
@@ -166,7 +166,7 @@ def test_rules_alone_approve_what_they_do_not_know():
 
 
 def test_threshold_costs_by_hand():
-    policy = Policy(50.0, 100.0, 1.0, 0.1, 12.0)
+    policy = Policy(50.0, 100.0, 1.0, 0.1, 0.1, 12.0, Fallback(0.02, "step_up"))
     probability, fraud, amount = np.array([0.0, 0.2, 0.9]), np.array([0, 1, 1]), np.array([10.0, 20.0, 30.0])
     thresholds, costs = threshold_costs(policy, probability, fraud, amount)
     at = dict(zip(thresholds.tolist(), costs.tolist(), strict=True))

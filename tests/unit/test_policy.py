@@ -1,20 +1,23 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fraud_platform.errors import SettingsError
-from fraud_platform.policy import Policy, load_policy, load_policy_text
+from fraud_platform.policy import PRICES, Fallback, Policy, load_policy, load_policy_text
 from fraud_platform.schema import ACTIONS
 
 POLICY = load_policy()
+FALLBACK = Fallback(0.02, "step_up")
 
 
 def test_expected_costs_are_the_prices_of_the_policy_file() -> None:
     costs = POLICY.expected_costs(np.array([0.25]), np.array([70.0]))
-    assert costs.tolist() == [[0.25 * 120, 1 + 0.75 * 10 + 0.25 * 12, 75.0]]
+    assert costs.tolist() == [[0.25 * 120, 1 + 0.75 * 10 + 0.25 * (0.1 * 120 + 0.9 * 12), 75.0]]
 
 
 @pytest.mark.parametrize(
@@ -26,9 +29,7 @@ def test_the_cheapest_action_is_taken(probability: float, amount: float, action:
 
 
 def test_a_tie_goes_to_the_gentler_action() -> None:
-    tied = Policy(
-        missed_fraud_fixed=0, blocked_customer=100, step_up_fixed=50, step_up_abandonment=0, review=0
-    )
+    tied = Policy(0, 100, 50, 0, 0, 0, FALLBACK)
     assert tied.expected_costs(np.array([0.5]), np.array([100.0])).tolist() == [[50.0, 50.0, 50.0]]
     assert tied.decide(0.5, 100.0).action == "approve"
     assert tied.actions(np.array([0.5]), np.array([100.0])).tolist() == [0]
@@ -49,7 +50,82 @@ def test_realized_costs_follow_the_truth() -> None:
     actions = np.array([0, 0, 1, 1, 2, 2], dtype=np.int8)
     is_fraud = np.array([True, False] * 3)
     costs = POLICY.realized_costs(actions, is_fraud, np.full(6, 80.0))
-    assert costs.tolist() == [130.0, 0.0, 13.0, 11.0, 0.0, 100.0]
+    assert costs.tolist() == [130.0, 0.0, 1 + 0.1 * 130 + 0.9 * 12, 11.0, 0.0, 100.0]
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1e6)), min_size=1, max_size=20))
+def test_an_expected_cost_is_the_mean_of_what_fraud_and_truth_would_cost(
+    rows: list[tuple[float, float]],
+) -> None:
+    """Whoever evaluates by the truth and whoever decides by the probability use the same prices."""
+    probability, amount = np.array(rows, dtype=np.float64).T
+    expected = POLICY.expected_costs(probability, amount)
+    for place in range(len(ACTIONS)):
+        taken = np.full(len(rows), place, dtype=np.int8)
+        fraud = POLICY.realized_costs(taken, np.ones(len(rows), bool), amount)
+        good = POLICY.realized_costs(taken, np.zeros(len(rows), bool), amount)
+        mean = probability * fraud + (1.0 - probability) * good
+        np.testing.assert_allclose(expected[:, place], mean, rtol=1e-12, atol=1e-9)
+
+
+def test_the_safer_a_step_up_the_cheaper_it_is() -> None:
+    costs = [replace(POLICY, step_up_bypass=share).decide(0.3, 400.0).expected_costs for share in (0, 0.2, 1)]
+    step_up = [cost[1] for cost in costs]
+    assert step_up == sorted(step_up)
+    assert step_up[0] < step_up[-1]
+    assert step_up[-1] > costs[-1][0], "a step-up that stops nobody is dearer than an approval"
+
+
+def test_a_closed_action_gives_way_to_the_next_cheapest() -> None:
+    opened, closed = POLICY.decide(0.3, 400.0), POLICY.decide(0.3, 400.0, closed=("step_up",))
+    assert (opened.action, closed.action) == ("step_up", "decline")
+    assert (closed.expected_costs, closed.price) == (opened.expected_costs, "capacity")
+    assert opened.saving == opened.expected_costs[2] - opened.expected_costs[1]
+    unchanged = POLICY.decide(1.0, 10.0, closed=("step_up",))
+    assert (unchanged.action, unchanged.price) == ("decline", POLICY.decide(1.0, 10.0).price)
+    with pytest.raises(ValueError, match="leave one"):
+        POLICY.decide(0.3, 400.0, closed=ACTIONS)
+
+
+@pytest.mark.parametrize(
+    ("probability", "amount", "action", "price"),
+    [
+        (0.01, 20.0, "approve", "blocked_customer"),  # a step-up would turn good customers away
+        (0.0, 20.0, "approve", "blocked_customer"),
+        (0.1, 500.0, "step_up", "missed_fraud"),  # an approval would lose the amount
+        (0.5, 120.0, "step_up", "blocked_customer"),  # a decline would turn good customers away
+        (0.99, 500.0, "decline", "missed_fraud"),  # too many pass a step-up, at this amount
+        (1.0, 10.0, "decline", "review"),  # a step-up would only cause a review
+    ],
+)
+def test_the_price_that_decided(probability: float, amount: float, action: str, price: str) -> None:
+    decided = POLICY.decide(probability, amount)
+    assert (decided.action, decided.price) == (action, price)
+
+
+@given(st.floats(0, 1), st.floats(0, 1e6))
+def test_no_other_price_speaks_more_for_the_chosen_action(probability: float, amount: float) -> None:
+    """The terms add up to the costs, and the named one gives the chosen action its greatest advantage."""
+    decided = POLICY.decide(probability, amount)
+    loss = amount + POLICY.missed_fraud_fixed
+    terms = [POLICY.terms(place, probability, loss) for place in range(len(ACTIONS))]
+    for cost, parts in zip(decided.expected_costs, terms, strict=True):
+        assert sum(parts) == pytest.approx(cost, rel=1e-12, abs=1e-9)
+    chosen = ACTIONS.index(decided.action)
+    others = [place for place in range(len(ACTIONS)) if place != chosen]
+    rival = min(others, key=lambda place: decided.expected_costs[place])
+    spared = {
+        price: other - own for price, other, own in zip(PRICES[:4], terms[rival], terms[chosen], strict=True)
+    }
+    assert spared[decided.price] == max(spared.values())  # type: ignore[index]
+    assert spared[decided.price] > 0.0  # type: ignore[index]
+
+
+def test_where_nothing_was_scored_the_amount_decides() -> None:
+    small, large = POLICY.decide_unscored(5.0), POLICY.decide_unscored(5_000.0)
+    assert (small.action, large.action) == ("approve", "step_up")
+    assert large == POLICY.decide(POLICY.fallback.unscored_probability, 5_000.0)
+    assert POLICY.expected_reviews(None) == POLICY.expected_reviews(0.02) == 0.02 * 0.9
 
 
 @pytest.mark.parametrize("probability", [float("nan"), -0.1, 1.1])
@@ -67,7 +143,13 @@ def test_an_impossible_probability_is_never_an_approval(probability: float) -> N
         (("review: 12", "review: true"), "review=True"),
         (("review: 12", "reviews: 12"), r"\['review', 'reviews'\]"),
         (("step_up_abandonment: 0.1", "step_up_abandonment: 10"), "a share"),
-        (("version: 1", "version: 2"), "version 2"),
+        (("step_up_bypass: 0.1", "step_up_bypass: 2"), "a share"),
+        (("unscored_probability: 0.02", "unscored_probability: .nan"), "unscored_probability=nan"),
+        (("fixed_action: step_up", "fixed_action: wait"), "fixed_action='wait'"),
+        (("step_ups_per_hour: null", "step_ups_per_hour: 1.5"), r"step_ups_per_hour=1\.5"),
+        (("reviews_per_hour: null", "reviews_per_hour: true"), "reviews_per_hour=True"),
+        (("fallback:", "fallbacks:"), r"\['fallback', 'fallbacks'\]"),
+        (("version: 2", "version: 1"), "version 1"),
     ],
 )
 def test_a_wrong_policy_file_names_what_is_wrong(change: tuple[str, str], message: str) -> None:

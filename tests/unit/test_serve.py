@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from fraud_platform import package
+from fraud_platform.adapters.spill import Spill
 from fraud_platform.errors import BundleError, RequestError
 from fraud_platform.features.contract import FeatureContract, load_contract
 from fraud_platform.package import Bundle, BundleParts
@@ -49,6 +51,9 @@ class FakeStore:
         self.observed.append(transaction)
         return Observed(self.answer)
 
+    def seen(self, transaction_id: str) -> bool:
+        return transaction_id in [one.transaction_id for one in self.observed]
+
     def learn(self, event: LabelEvent) -> bool:
         self.learned.append(event)
         return True
@@ -57,12 +62,16 @@ class FakeStore:
 class FakeJournal(dict[str, DecisionRecord]):
     def __init__(self) -> None:
         self.labels: list[LabelRecord] = []
+        self.observed: list[DecisionRecord] = []
 
     def append(self, record: DecisionRecord) -> None:
         self[record.transaction_id] = record
 
     def find(self, transaction_id: str) -> DecisionRecord | None:
         return self.get(transaction_id)
+
+    def append_observed(self, record: DecisionRecord) -> None:
+        self.observed.append(record)
 
     def append_label(self, record: LabelRecord) -> bool:
         is_new = record.event not in [one.event for one in self.labels]
@@ -83,8 +92,10 @@ def judge(bundle: Bundle) -> Iterator[Judge]:
 
 
 @pytest.fixture
-def decider(bundle: Bundle) -> Iterator[Decider]:
-    decider = Decider(bundle, FakeStore(vector(**RISKY)), FakeJournal(), lambda: NOW_MS)
+def decider(bundle: Bundle, tmp_path: Path) -> Iterator[Decider]:
+    spill = Spill(tmp_path / "spill")
+    store, journal = FakeStore(vector(**RISKY)), FakeJournal()
+    decider = Decider(Judge(bundle), store, journal, spill, lambda: NOW_MS)
     yield decider
     decider.close()
 
@@ -174,15 +185,17 @@ def stump_text() -> str:
     return lightgbm.train(parameters, data, num_boost_round=1).model_to_string()
 
 
-def test_a_score_that_is_no_number_is_never_an_approval(
+def test_a_score_that_is_no_number_is_priced_as_none(
     judge: Judge, transaction_request: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(judge._booster, "score", lambda row: float("nan"))
     small = transaction(transaction_request, amount_minor=100)
     judged = judge.judge(small, vector(amount_minor=100.0))
-    assert (judged.action, judged.tier, judged.probability) == ("step_up", "rules", None)
-    assert judged.decided_by == "fallback"
-    assert [reason.code for reason in judged.reasons] == ["F01"]
+    assert (judged.action, judged.tier, judged.probability) == ("approve", "rules", None)
+    large = judge.judge(transaction(transaction_request, amount_minor=300_000), vector())
+    assert (large.action, large.decided_by) == ("step_up", "fallback")
+    assert [reason.code for reason in large.reasons] == ["F01", "P01"]
+    assert large.faults == ("model_invalid",)
     ruled = judge.judge(small, vector(**TESTING))
     assert (ruled.action, ruled.decided_by) == ("decline", "rule")
 
@@ -210,7 +223,7 @@ def test_a_repeated_transaction_gets_the_recorded_decision(
     assert second == msgspec.structs.replace(first, is_repeat=True)
     assert decider.decision("t1") == second
     assert decider.decision("t2") is None
-    assert len(decider._store.observed) == 1  # type: ignore[attr-defined]
+    assert len(decider.store.observed) == 1  # type: ignore[attr-defined]
 
 
 def test_the_same_id_with_other_content_is_a_conflict(decider: Decider, transaction_request: Build) -> None:
@@ -222,7 +235,7 @@ def test_the_same_id_with_other_content_is_a_conflict(decider: Decider, transact
 def test_a_refused_request_leaves_no_trace(decider: Decider, transaction_request: Build) -> None:
     with pytest.raises(RequestError):
         decider.decide(transaction_request(amount_minor=-1))
-    assert decider._store.observed == []  # type: ignore[attr-defined]
+    assert decider.store.observed == []  # type: ignore[attr-defined]
     assert decider._journal == {}
 
 
