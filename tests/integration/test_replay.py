@@ -12,21 +12,27 @@ from typing import Any
 import msgspec
 import pytest
 
+from fraud_platform.adapters.audit import check_state
 from fraud_platform.adapters.bundle_files import load_bundle
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.go_live import bases_of, go_live
 from fraud_platform.adapters.journal import Journal, read_decisions
+from fraud_platform.adapters.landing import write_world
 from fraud_platform.adapters.lmdb import LmdbStore
 from fraud_platform.adapters.replay import NO_HISTORY, Wanted, replay_log
 from fraud_platform.adapters.sealed_records import customer
 from fraud_platform.adapters.service import Service, ServiceSettings
 from fraud_platform.adapters.vault import Vault
+from fraud_platform.cli.demo import _live
+from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import BundleError
 from fraud_platform.features.engine import Observation
 from fraud_platform.package import Bundle
 from fraud_platform.schema import MILLISECONDS_PER_DAY, Transaction
 from fraud_platform.serve.judge import Judge
 from fraud_platform.serve.replay import ERASED, NEAR_ERASED, ReplayReport, replay
+from fraud_platform.settings import Settings
+from fraud_platform.simulate import WorldSpec, simulate
 from tests.integration.test_go_live import (
     CONTRACT,
     NOW,
@@ -110,6 +116,34 @@ def test_everything_comes_out_again_also_what_was_decided_during_go_lives(
     assert (report.decisions, report.compared, report.equal_features) == (number,) * 3
     assert digest(state) == before
     assert len(bases_of(state)) == 3
+
+
+def test_a_day_of_the_simulated_world_comes_out_again(
+    bundles: dict[str, Path],
+    bundle_of: BundleOf,
+    tmp_path: Path,
+) -> None:
+    """Customers, devices, addresses and places; reports of frauds and late payments; a go-live at noon."""
+    settings = Settings(tmp_path)
+    world = simulate(WorldSpec(seed=3, days=40, customers=150, transactions_per_day=400, tactics_change=30))
+    write_world(world, settings.landing, settings.var / "truth", settings.home / "live")
+    platform = Platform(settings)
+    platform.warehouse.ingest(platform.mapping, platform.source, NOW)
+    go_live(platform.warehouse, CONTRACT, settings.service_state)
+    day = _live(settings, 10**6)
+    late = [day.pop(place) for place in (50, 20)]
+    with workers(bundles[CONTRACT.hash], settings.service_state) as running:
+        for number, asked in enumerate([*day, *late]):
+            running[number % 2].ask(asked)
+            if number % 40 == 39:
+                known = {"source": "cardholder_report", "outcome": "fraud", "known_at": asked["event_time"]}
+                running[0].ask({"transaction_id": day[number - 30]["transaction_id"], **known})
+            if number == len(day) // 2:
+                go_live(platform.warehouse, CONTRACT, settings.service_state)
+    report = replay_log(settings.service_state, bundle_of)
+    assert report.is_equal, said(report)
+    assert report.decisions == report.equal_features == len(day) + 2 > 300
+    assert check_state(settings.service_state).is_whole
 
 
 def test_labels_and_late_events_are_counted_in_their_place(served: Path, bundle_of: BundleOf) -> None:
