@@ -164,17 +164,10 @@ class DecisionLog:
         except FileNotFoundError:
             return None  # retention removed it
         except msgspec.MsgspecError as error:
-            raise DecisionLogError(
-                f"{worker}, segment {segment}, byte {offset}: no record: {error}"
-            ) from error
-        return record if self._key_of(record) == key else None
-
-    def tail(self, count: int) -> list[bytes]:
-        """The last records of this chain, at most `count`, in order."""
-        found: deque[bytes] = deque(maxlen=count)
-        for segment in segments_of(self._chain)[-TAIL_SEGMENTS:]:
-            found.extend(bytes(line.record) for line, _ in lines_of(segment_path(self._chain, segment)))
-        return list(found)
+            raise _misled(worker, segment, offset) from error
+        if self._key_of(record) != key:
+            raise _misled(worker, segment, offset)
+        return record
 
     def close(self) -> None:
         self._commit.close()

@@ -35,7 +35,6 @@ from fraud_platform.serve.replay import (
     ERASED,
     NEAR_ERASED,
     REMOVED,
-    NotReplayableError,
     Replayed,
     ReplayReport,
     replay,
@@ -234,11 +233,7 @@ class _Run:
                 answer, why = None, NEAR_ERASED
             elif self._is_shortened:
                 answer, why = None, REMOVED
-        try:
-            replayed = replay(judge, record, answer)
-        except NotReplayableError as error:
-            self.report.unreplayed[str(error)] += 1
-            return
+        replayed = replay(judge, record, answer)
         if record.vector is not None and answer is None:
             self.report.unobserved[why] += 1
         elif answer is not None:

@@ -266,7 +266,7 @@ class Vault:
 def _make_room(cache: MutableMapping[Any, PersonKey]) -> None:
     if len(cache) >= CACHED_KEYS:
         for old in list(cache)[: CACHED_KEYS // 2]:
-            del cache[old]
+            cache.pop(old, None)
 
 
 def _offset(slot: int) -> int:

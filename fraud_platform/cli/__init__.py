@@ -33,11 +33,11 @@ app = typer.Typer(
 )
 benchmarks = typer.Typer(help="Measure the platform's models on published data.", no_args_is_help=True)
 app.add_typer(benchmarks, name="benchmark")
+app.add_typer(audit, name="audit")
+app.command("replay")(replay)
 keys = typer.Typer(help="The bearer keys that the service asks for.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 KeysFile = Annotated[Path | None, typer.Option(help="The keys file [FRAUD_PLATFORM_KEYS]")]
-app.add_typer(audit, name="audit")
-app.command("replay")(replay)
 
 
 @app.callback()

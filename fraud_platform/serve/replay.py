@@ -19,7 +19,7 @@ from fraud_platform.serve.record import DecisionRecord, Timings
 PARTS: dict[str, tuple[str, ...]] = {
     "features": ("vector", "is_late"),
     "score": ("raw_score", "probability"),
-    "action": ("action", "decided_by", "tier", "expected_costs", "price", "propensity"),
+    "action": ("action", "decided_by", "tier", "expected_costs", "closed_actions", "price"),
     "reasons": ("reasons", "rules", "shadow_rules"),
 }
 """Part -> the fields of a record that belong to it."""
@@ -39,10 +39,6 @@ _JUDGED = tuple(
 """What a judgement decides of a record. Faults are what was wrong then, and are not wrong now."""
 
 
-class NotReplayableError(Exception):
-    """Why a record cannot be judged again."""
-
-
 class Replayed(NamedTuple):
     """differing: the parts whose bytes differ; again: the record as it comes out now."""
 
@@ -56,7 +52,7 @@ class Replayed(NamedTuple):
 
 def replay(judge: Judge, record: DecisionRecord, observation: Observation | None) -> Replayed:
     """Judges a record again. observation: what a store of that moment answers, None where there is none; the
-    recorded vector is judged then. NotReplayableError where the judge has no such rung."""
+    recorded vector is judged then."""
     again = record
     if observation is not None:
         again = msgspec.structs.replace(record, vector=observation.vector, is_late=observation.is_late)

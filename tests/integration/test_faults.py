@@ -284,6 +284,7 @@ def test_when_the_store_counted_is_noted_for_who_replays(
         assert running.ask(payment(1)).faults == ("store_down",)
     eventually(lambda: running.service.decider.waiting == (0, 0))
     (note,) = read_observed(running.settings.state)
+    assert len(note.key) == 32  # a digest: the log names nobody
     assert note.store_sequence is not None
 
 

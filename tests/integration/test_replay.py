@@ -12,21 +12,27 @@ from typing import Any
 import msgspec
 import pytest
 
+from fraud_platform.adapters.audit import check_state
 from fraud_platform.adapters.bundle_files import load_bundle
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.go_live import bases_of, go_live
 from fraud_platform.adapters.journal import Journal, read_decisions
+from fraud_platform.adapters.landing import write_world
 from fraud_platform.adapters.lmdb import LmdbStore
 from fraud_platform.adapters.replay import NO_HISTORY, Wanted, replay_log
 from fraud_platform.adapters.sealed_records import customer
 from fraud_platform.adapters.service import Service, ServiceSettings
 from fraud_platform.adapters.vault import Vault
+from fraud_platform.cli.demo import _live
+from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import BundleError
 from fraud_platform.features.engine import Observation
 from fraud_platform.package import Bundle
 from fraud_platform.schema import MILLISECONDS_PER_DAY, Transaction
 from fraud_platform.serve.judge import Judge
 from fraud_platform.serve.replay import ERASED, NEAR_ERASED, ReplayReport, replay
+from fraud_platform.settings import Settings
+from fraud_platform.simulate import WorldSpec, simulate
 from tests.integration.test_go_live import (
     CONTRACT,
     NOW,
@@ -112,6 +118,34 @@ def test_everything_comes_out_again_also_what_was_decided_during_go_lives(
     assert len(bases_of(state)) == 3
 
 
+def test_a_day_of_the_simulated_world_comes_out_again(
+    bundles: dict[str, Path],
+    bundle_of: BundleOf,
+    tmp_path: Path,
+) -> None:
+    """Customers, devices, addresses and places; reports of frauds and late payments; a go-live at noon."""
+    settings = Settings(tmp_path)
+    world = simulate(WorldSpec(seed=3, days=40, customers=150, transactions_per_day=400, tactics_change=30))
+    write_world(world, settings.landing, settings.var / "truth", settings.home / "live")
+    platform = Platform(settings)
+    platform.warehouse.ingest(platform.mapping, platform.source, NOW)
+    go_live(platform.warehouse, CONTRACT, settings.service_state)
+    day = _live(settings, 10**6)
+    late = [day.pop(place) for place in (50, 20)]
+    with workers(bundles[CONTRACT.hash], settings.service_state) as running:
+        for number, asked in enumerate([*day, *late]):
+            running[number % 2].ask(asked)
+            if number % 40 == 39:
+                known = {"source": "cardholder_report", "outcome": "fraud", "known_at": asked["event_time"]}
+                running[0].ask({"transaction_id": day[number - 30]["transaction_id"], **known})
+            if number == len(day) // 2:
+                go_live(platform.warehouse, CONTRACT, settings.service_state)
+    report = replay_log(settings.service_state, bundle_of)
+    assert report.is_equal, said(report)
+    assert report.decisions == report.equal_features == len(day) + 2 > 300
+    assert check_state(settings.service_state).is_whole
+
+
 def test_labels_and_late_events_are_counted_in_their_place(served: Path, bundle_of: BundleOf) -> None:
     records = [one.record for one in read_decisions(served)]
     assert sum(record.is_late for record in records) > 0
@@ -153,6 +187,43 @@ def test_a_decision_that_was_counted_before_a_kill_keeps_its_place(
     report = replay_log(served, bundle_of)
     assert report.is_equal, said(report)
     assert report.equal_features == 49
+
+
+def test_every_rung_of_the_ladder_is_replayed(
+    served: Path,
+    bundles: dict[str, Path],
+    bundle_of: BundleOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Answers without features, of which the store hears later; without a model; and the fixed one."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no rules")
+
+    service = Service(ServiceSettings(bundles[CONTRACT.hash], served), lambda: NOW + 10**9)
+    for number in (60, 61):
+        service.fall_back(service.open_case(payment(number) | {"card_id": "card3"}), "store_slow")
+    for number in (62, 63):
+        case = service.open_case(payment(number) | {"card_id": "card3"})
+        service.fall_back(case, "store_slow")
+        service.conclude(case)
+        service.tidy()
+    judge = service.decider.judge
+    with monkeypatch.context() as patch:
+        patch.setattr(judge, "_scored", lambda values: Judge._scored(judge, values).__class__())
+        service.decide(payment(64) | {"card_id": "card3"})
+        patch.setattr(judge, "judge", broken)
+        case = service.open_case(payment(65))
+        service.fall_back(case, "store_slow")
+        service.conclude(case)
+    service.decide(payment(66) | {"card_id": "card3"})
+    service.close()
+    last = [one.record for one in read_decisions(served)][40:]
+    tiers = {record.transaction_id: record.tier for record in last}
+    assert set(tiers.values()) == {"request", "rules", "fixed", "model"}
+    report = replay_log(served, bundle_of)
+    assert (report.compared, report.differing) == (40 + len(last), 0), said(report)
+    assert report.is_equal, said(report)
 
 
 def test_what_differs_is_told_by_part(served: Path, bundles: dict[str, Path]) -> None:

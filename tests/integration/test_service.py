@@ -21,7 +21,8 @@ import pytest
 from fraud_platform.adapters.bento import BuiltBento, build_bento, requirements
 from fraud_platform.adapters.bento_server import RunningService, ServiceError, free_port, start_service
 from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
-from fraud_platform.adapters.decision_log import read_records, verify
+from fraud_platform.adapters.decision_log import verify
+from fraud_platform.adapters.journal import read_decisions
 from fraud_platform.errors import BundleError
 from fraud_platform.package import BundleParts
 
@@ -130,8 +131,8 @@ def test_a_killed_worker_is_replaced_and_nothing_answered_is_lost(
     os.kill(service.worker_pids()[0], signal.SIGKILL)
     again = [_patiently(service, request) for request in requests]
     assert again == [{**answer, "is_repeat": True} for answer in answers]
-    recorded = [record.payload for record in read_records(home / "state" / "decisions")]
-    assert len({msgspec.json.decode(payload)["transaction_id"] for payload in recorded}) == len(recorded)
+    recorded = [one.record.transaction_id for one in read_decisions(home / "state")]
+    assert len(set(recorded)) == len(recorded)
     assert (
         ask(service, "/v1/decisions", transaction_request(event_time=10**12, transaction_id="k99"))[0] == 200
     )

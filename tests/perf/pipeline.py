@@ -130,7 +130,7 @@ def monitor(platform: Platform, _: Sizes) -> Measured:
     settings, started = platform.settings, time.perf_counter()
     loaded = load_decisions(
         platform.warehouse,
-        settings.service_state / "decisions",
+        settings.service_state,
         lambda digest: load_bundle(bundle_path(settings.bundles, digest)).contract,
     )
     return Measured(loaded.new_count, (time.perf_counter() - started,), "decision log into the warehouse")
