@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -195,6 +196,8 @@ def _plausible(body: Any, ages: list[int]) -> None:
 
 
 CARD = b"4111111111111111"
+ALONE = re.compile(rb"(?<!\d)" + CARD + rb"(?!\d)")
+"""Between other digits it is a part of a longer number, which is nobody's card; an error repeats neither."""
 FRAGMENTS = (
     *(sign.encode() for sign in "{}[]\",:-'"),
     *(b"null", b"true", b"NaN", b"Infinity", b"1e999", b"-0.0", b"9" * 400, b"0.1e-400", b"/* */", b"\\x"),
@@ -237,7 +240,8 @@ def test_broken_bytes_are_refused_as_problems_and_no_card_number_is_kept_or_repe
         before = world.kept
         answer = ask(world.api, "POST", path, body, world.headers)
         assert answer.status in (200, 202, 409, 413, 422), answer
-        assert CARD not in answer.body
+        assert not ALONE.search(answer.body)
+        assert answer.status < 300 or CARD not in answer.body
         kind = "application/json" if answer.status < 300 else "application/problem+json"
         assert answer.headers["content-type"] == kind
         assert msgspec.json.decode(answer.body)
@@ -246,7 +250,7 @@ def test_broken_bytes_are_refused_as_problems_and_no_card_number_is_kept_or_repe
     send()
     printed = capfd.readouterr()
     assert CARD.decode() not in printed.out + printed.err + caplog.text
-    assert not [file for file in world.state.rglob("*") if file.is_file() and CARD in file.read_bytes()]
+    assert not [file for file in world.state.rglob("*") if file.is_file() and ALONE.search(file.read_bytes())]
 
 
 @pytest.mark.parametrize("path", [*ROUTES, DECISIONS + "/t1"])

@@ -148,6 +148,14 @@ def test_probes_labels_and_metrics(service: RunningService) -> None:
             assert answer.status == 200
             said = answer.read().decode()
     assert "fraud_decisions_total" in said
+    assert ask(service, "/livez")[1] == {"status": "alive"}
+    assert ask(service, "/readyz")[1].keys() == {"bundle_id", "status"}
+
+
+def test_nothing_is_served_beside_the_documented_interface(service: RunningService) -> None:
+    """The server's own pages and probes once came first, and told of an interface that was not this one."""
+    for path in ("/", "/docs.json", "/schema.json", "/healthz", "/static_content/index.css"):
+        assert ask(service, path)[::2] == (404, "application/problem+json")
 
 
 def test_a_killed_worker_is_replaced_and_nothing_answered_is_lost(
