@@ -85,4 +85,4 @@ class FraudPlatform:
         self.service.close()
 
 
-FraudPlatform.add_asgi_middleware(Front)
+FraudPlatform.add_asgi_middleware(Front)  # type: ignore[attr-defined]

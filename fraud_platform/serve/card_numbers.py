@@ -61,8 +61,8 @@ def holds_card_number(text: str) -> bool:
 
 
 def may_be_shown(value: str | float) -> bool:
-    """Whether an error may repeat a value. Stricter than what is refused: among more digits than a card number
-    has, one can stand anywhere, so that nothing of 13 digits is repeated but moments in ms."""
+    """Whether an error may repeat a value. Stricter than what is refused: among more digits than a card
+    number has, one can stand anywhere, so that nothing of 13 digits is repeated but moments in ms."""
     if isinstance(value, str):
         return not many_digits(value if value.isascii() else _ascii_digits(value))
     return not abs(value) >= 10 ** (DIGITS_MIN - 1) or _is_moment(value)
