@@ -19,7 +19,7 @@ from fraud_platform.adapters.keys import KeyRefusedError, Keyring, read_keys
 from fraud_platform.adapters.keys_file import add_key, revoke_key
 from fraud_platform.adapters.metrics import Metrics
 from fraud_platform.cli import app
-from fraud_platform.errors import SettingsError
+from fraud_platform.errors import RequestError, SettingsError
 from tests.asgi import JSON, ask
 
 TODAY = date(2026, 6, 1)
@@ -44,6 +44,9 @@ class Nothing:
 
     def decision(self, transaction_id: str) -> None:
         return None
+
+    def decide(self, request: bytes) -> None:
+        raise RequestError("transaction_id", None, "is required")
 
 
 def reason(keyring: Keyring, key: str) -> str:
@@ -230,6 +233,15 @@ def test_more_than_the_rate_is_told_when_to_come_again(tmp_path: Path) -> None:
     assert 9 <= int(answers[1].headers["retry-after"]) <= 10
     counted = ask(api, "GET", "/metrics", headers=bearer(other)).body
     assert b'fraud_rate_limited_total{key="slow"} 1.0' in counted
+
+
+def test_a_batch_counts_as_many_times_as_it_has_transactions(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    key = add_key(path, "shop", ["decide"], TODAY, 2.0, None)
+    api, batch = served(keys=path), {"transactions": [{}] * 10}
+    answers = [ask(api, "POST", "/v1/decisions/batch", batch, bearer(key)) for _ in range(2)]
+    assert [answer.status for answer in answers] == [200, 429]
+    assert 4 <= int(answers[1].headers["retry-after"]) <= 5
 
 
 def test_a_bucket_allows_its_rate_and_a_second_of_it_at_once() -> None:
