@@ -135,6 +135,19 @@ def test_the_document_names_every_path_and_every_scope(world: World) -> None:
         assert ({"401", "403", "429"} <= statuses) == bool(route.scope)
 
 
+def test_the_documents_examples_are_taken(world: World) -> None:
+    for path, route in ROUTES.items():
+        if route.method == "POST":
+            operation = ask(world.api, "GET", "/openapi.json").json["paths"][path]["post"]
+            name = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/")[-1]
+            schema = ask(world.api, "GET", "/openapi.json").json["components"]["schemas"][name]
+            before = world.kept
+            answer = ask(world.api, "POST", path, schema["examples"][0], world.headers)
+            world.answered(path, answer.status, answer.body, before)
+            assert answer.status in (200, 202)
+            assert not [one for one in answer.json.get("results", []) if "problem" in one]
+
+
 def test_schema_driven_requests_get_what_the_document_says(world: World, document: Any) -> None:
     load_all_checks()
     checks = [CHECKS.get_one(name) for name in CHECKED]

@@ -139,6 +139,23 @@ def test_a_file_that_is_broken_while_it_is_served_changes_nothing(
     assert keyring.key(key).name == "b"
 
 
+def test_a_file_behind_a_link_is_followed_when_the_link_moves(tmp_path: Path) -> None:
+    """As Kubernetes changes a mounted secret: the link moves, and the folder that it led to is deleted."""
+    first, second, link, monotonic = tmp_path / "1", tmp_path / "2", tmp_path / "now", Hands(0.0)
+    keys = [add_key(folder / "keys.yaml", "a", ["read"], TODAY, None, None) for folder in (first, second)]
+    link.symlink_to(first)
+    settings = HttpSettings.from_env({KEYS_VARIABLE: str(link / "keys.yaml")})
+    assert settings.keys is not None
+    keyring = Keyring(settings.keys, lambda: NOW_S, monotonic)
+    assert keyring.key(keys[0]).name == "a"
+    link.unlink()
+    link.symlink_to(second)
+    (first / "keys.yaml").unlink()
+    monotonic.moment = 1.0
+    assert reason(keyring, keys[0]) == "unknown"
+    assert keyring.key(keys[1]).name == "a"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -268,7 +285,7 @@ def test_settings_need_a_word_on_keys() -> None:
         "FRAUD_PLATFORM_OPEN_METRICS": "1",
     }
     found = HttpSettings.from_env(chosen)
-    assert (found.keys, found.body_seconds, found.is_metrics_open) == (Path("k.yaml").resolve(), 1.5, True)
+    assert (found.keys, found.body_seconds, found.is_metrics_open) == (Path("k.yaml").absolute(), 1.5, True)
 
 
 @pytest.mark.parametrize(

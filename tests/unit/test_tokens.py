@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import hashlib
 import hmac
 from base64 import b32encode
@@ -15,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fraud_platform import package
+from fraud_platform.adapters import tokens
 from fraud_platform.adapters.http import Api
 from fraud_platform.adapters.http_settings import HttpSettings
 from fraud_platform.adapters.journal import Journal, read_decisions
@@ -238,3 +240,7 @@ def test_the_command_line_tokenises_a_file(tmp_path: Path) -> None:
     assert CARD not in done.output
     token = Tokeniser(KEY).token("card_number", CARD)
     assert (tmp_path / "out.csv").read_text().split() == ["pan,shop", f"{token},s"]
+
+
+def test_the_examples_of_the_docstrings_run() -> None:
+    assert doctest.testmod(tokens).failed == 0
