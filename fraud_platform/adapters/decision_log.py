@@ -169,6 +169,13 @@ class DecisionLog:
             raise _misled(worker, segment, offset)
         return record
 
+    def tail(self, count: int) -> list[bytes]:
+        """The last records of this chain, at most `count`, in order."""
+        found: deque[bytes] = deque(maxlen=count)
+        for segment in segments_of(self._chain)[-TAIL_SEGMENTS:]:
+            found.extend(bytes(line.record) for line, _ in lines_of(segment_path(self._chain, segment)))
+        return list(found)
+
     def close(self) -> None:
         self._commit.close()
         os.close(self._file.descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import hashlib
 import hmac
 from base64 import b32encode
@@ -13,6 +14,7 @@ import duckdb
 import pytest
 from typer.testing import CliRunner
 
+from fraud_platform.adapters import tokens
 from fraud_platform.adapters.http import Api
 from fraud_platform.adapters.http_settings import HttpSettings
 from fraud_platform.adapters.journal import read_decisions
@@ -230,3 +232,7 @@ def test_the_command_line_tokenises_a_file(tmp_path: Path) -> None:
     assert CARD not in done.output
     token = Tokeniser(KEY).token("card_number", CARD)
     assert (tmp_path / "out.csv").read_text().split() == ["pan,shop", f"{token},s"]
+
+
+def test_the_examples_of_the_docstrings_run() -> None:
+    assert doctest.testmod(tokens).failed == 0
