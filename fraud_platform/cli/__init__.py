@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from fraud_platform.cli import rules
 from fraud_platform.cli.instance import console
 from fraud_platform.cli.options import AsOfOption, Dataset, Source, settings_of
 from fraud_platform.errors import FraudPlatformError
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 benchmarks = typer.Typer(help="Measure the platform's models on published data.", no_args_is_help=True)
 app.add_typer(benchmarks, name="benchmark")
+app.add_typer(rules.app, name="rules")
 
 
 @app.callback()
