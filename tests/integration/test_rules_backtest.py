@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from fraud_platform.adapters.duckdb_history import history, mature_rows
+from fraud_platform.adapters.duckdb_history import history, mature_frame, mature_rows
 from fraud_platform.cli import app
 from fraud_platform.defs.platform import Platform
 from fraud_platform.defs.rules import compared_model, rules_backtest, window
@@ -75,7 +75,8 @@ def test_only_mature_rows_come_in_order_with_the_requests_fields(platform: Platf
     rows = pd.concat(pieces)
     assert rows["transaction_id"].tolist() == asked()["transaction_id"][:COUNT].tolist()
     assert rows["device_id"].isna().sum() == COUNT // 10
-    assert rows["amount_minor"].ndim == 1
+    pd.testing.assert_frame_equal(mature_frame(platform.warehouse, part), rows.reset_index(drop=True))
+    assert mature_frame(platform.warehouse, Part(0, 1)).empty
 
 
 def test_a_window_is_cut_to_what_is_there(platform: Platform) -> None:
