@@ -17,6 +17,7 @@ from fraud_platform.train import Part
 
 TRAINING_SET = "training.training_set"
 ROWS_AT_ONCE = 200_000
+_EMPTY = f"select * from {TRAINING_SET} limit 0"
 
 
 def history(warehouse: Warehouse) -> Part | None:
@@ -33,7 +34,7 @@ def mature_rows(warehouse: Warehouse, part: Part, at_once: int = ROWS_AT_ONCE) -
 
     Pieces are whole days, of at_once rows or of one day.
     """
-    has = set(warehouse.frame(f"select * from {TRAINING_SET} limit 0").columns)
+    has = set(warehouse.frame(_EMPTY).columns)
     fields = "".join(f', asked."{name}"' for name in FIELD_TYPES if name not in has and name != "amount")
     for start_ms, end_ms in _pieces(warehouse, part, at_once):
         yield warehouse.frame(
@@ -44,6 +45,12 @@ def mature_rows(warehouse: Warehouse, part: Part, at_once: int = ROWS_AT_ONCE) -
             "order by mature.event_time, mature.transaction_id",
             {"start": start_ms, "stop": end_ms},
         )
+
+
+def mature_frame(warehouse: Warehouse, part: Part) -> pd.DataFrame:
+    """The rows of `mature_rows` in one frame, which is empty where there are none."""
+    pieces = list(mature_rows(warehouse, part))
+    return pd.concat(pieces, ignore_index=True) if pieces else warehouse.frame(_EMPTY)
 
 
 def _pieces(warehouse: Warehouse, part: Part, at_once: int) -> Iterator[tuple[int, int]]:

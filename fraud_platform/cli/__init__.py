@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from fraud_platform.cli import rules
 from fraud_platform.cli.audit import audit
 from fraud_platform.cli.instance import console
 from fraud_platform.cli.options import AsOfOption, Dataset, Source, settings_of
@@ -38,6 +39,7 @@ app.command("replay")(replay)
 keys = typer.Typer(help="The bearer keys that the service asks for.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 KeysFile = Annotated[Path | None, typer.Option(help="The keys file [FRAUD_PLATFORM_KEYS]")]
+app.add_typer(rules.app, name="rules")
 
 
 @app.callback()

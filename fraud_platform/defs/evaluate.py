@@ -9,7 +9,7 @@ import dagster as dg
 import pandas as pd
 
 from fraud_platform.adapters.candidates import read_candidate, read_folder, write_folder
-from fraud_platform.adapters.duckdb_history import mature_rows
+from fraud_platform.adapters.duckdb_history import mature_frame
 from fraud_platform.adapters.plots import evaluation_plots
 from fraud_platform.defs.ingest import POOL
 from fraud_platform.defs.latest import latest_text
@@ -35,7 +35,7 @@ def evaluation(
     challenger = read_candidate(platform.settings.candidates / fingerprint)
     champion = comparable_champion(platform, challenger)
     part = challenger.split.test
-    frame = pd.concat(mature_rows(platform.warehouse, part), ignore_index=True)
+    frame = mature_frame(platform.warehouse, part)
     judged = evaluate(challenger, frame, platform.policy, platform.rules, champion, report=context.log.info)
     folder = evaluation_folder(platform, fingerprint)
     plots = evaluation_plots(judged)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fraud_platform.errors import TrainingError
+from fraud_platform.errors import ContractError, TrainingError
 from fraud_platform.evaluate.money import RESAMPLES, Interval, amount_major, paired_bootstrap, rule_actions
 from fraud_platform.policy import Policy
 from fraud_platform.rules import FIELD_TYPES, REQUEST, RuleSet
@@ -114,7 +114,8 @@ def backtest(
     """Every rule of the file, off ones too, on all days, by the evaluator that decides.
 
     frames: mature rows of `part`, as for `evaluate`, with the request's fields as columns where known, in any
-    number of pieces. TrainingError when there is no row.
+    number of pieces. TrainingError when there is no row, ContractError when
+    a column lacks that a rule reads.
     """
     trial = rules.trial()
     pieces = [_rows(frame, trial, policy, model) for frame in frames if len(frame)]
@@ -140,7 +141,11 @@ def request_columns(rows: pd.DataFrame) -> dict[str, np.ndarray]:
 
 def _rows(frame: pd.DataFrame, rules: RuleSet, policy: Policy, model: Candidate | None) -> _Rows:
     n = len(frame)
-    features = {name: frame[name].to_numpy() for name in rules.feature_names if name in frame}
+    columns = {name: frame[name].to_numpy() for name in rules.feature_names if name in frame}
+    columns |= request_columns(frame)
+    missing = sorted(set(rules.column_names) - columns.keys())
+    if missing:
+        raise ContractError(f"rules read {missing}, which is not in the table: build it with these features")
     amount = amount_major(frame["amount_minor"].to_numpy(), frame["currency"].to_numpy())
     actions = np.full(n, -1, dtype=np.int8)
     if model is not None:
@@ -149,7 +154,7 @@ def _rows(frame: pd.DataFrame, rules: RuleSet, policy: Policy, model: Candidate 
             probability = model.probability(columns_of(frame.loc[unseen], model.contract))
             actions[unseen] = policy.actions(probability, amount[unseen])
     return _Rows(
-        fired=rules.fired(features | request_columns(frame), n),
+        fired=rules.fired(columns, n),
         is_fraud=frame["is_fraud"].to_numpy(dtype=bool),
         amount=amount,
         card_id=frame["card_id"].to_numpy(dtype=object).astype(str),

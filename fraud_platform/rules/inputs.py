@@ -39,7 +39,8 @@ class Inputs:
             (LISTS + listed, lists[listed].tokens, tuple(by)) for listed, by in sorted(asked.items())
         )
         told = {REQUEST + n.removeprefix(KNOWN) for n in names if n.startswith(KNOWN)}
-        self._columns = {*self._names, *told, MOMENT, AMOUNT_MINOR, CURRENCY} - {AMOUNT}
+        money = {AMOUNT_MINOR, CURRENCY} if AMOUNT in names else set()
+        self.columns = frozenset({*self._names, *told, *money} - {AMOUNT})
 
     def of_one(self, values: Mapping[str, Value], transaction: Transaction | None) -> Data:
         """What is known of one decision; without a transaction nothing is known of the request."""
@@ -47,15 +48,15 @@ class Inputs:
         data: Data = {}
         for name in self.features:
             value = get(name)
-            if value is not None and value == value and value != "":
+            if _is_known(value):
                 data[name] = value
         if transaction is not None:
             for name, field in self._fields:
                 value = field(transaction)
-                if value is not None and value == value and value != "":
+                if _is_known(value):
                     data[name] = value
             for name, field in self._known:
-                data[name] = field(transaction) is not None
+                data[name] = _is_known(field(transaction))
         return self._with_lists(data)
 
     def of_columns(self, columns: Mapping[str, np.ndarray], n: int) -> Iterator[tuple[int | None, Data]]:
@@ -64,7 +65,7 @@ class Inputs:
         columns: (n,) each, features by name and the request's fields as "request.FIELD"; what has no column
         is unknown.
         """
-        wanted = {name: np.asarray(columns[name]) for name in self._columns if name in columns}
+        wanted = {name: np.asarray(columns[name]) for name in (*self.columns, MOMENT) if name in columns}
         for start in range(0, n, CHUNK):
             stop = min(start + CHUNK, n)
             part = {name: _plain(column[start:stop]) for name, column in wanted.items()}
@@ -79,13 +80,9 @@ class Inputs:
         names = [name for name in self._names if name in part]
         rows = zip(*(part[name] for name in names), strict=True) if names else [()] * n
         for place, row in enumerate(rows):
-            data = {
-                name: value
-                for name, value in zip(names, row, strict=True)
-                if value is not None and value == value and value != ""
-            }
+            data = {name: value for name, value in zip(names, row, strict=True) if _is_known(value)}
             for name, values in told:
-                data[name] = values[place] not in (None, "")
+                data[name] = _is_known(values[place])
             yield moments[place], self._with_lists(data)
 
     def _with_lists(self, data: Data) -> Data:
@@ -94,6 +91,10 @@ class Inputs:
         for name, tokens, by in self._asked:
             data[name] = {value: True for asked in by if (value := get(asked)) in tokens}
         return data
+
+
+def _is_known(value: Any) -> bool:
+    return value is not None and value == value and value != ""
 
 
 def _plain(column: np.ndarray) -> list[Any]:

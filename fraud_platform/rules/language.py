@@ -23,10 +23,10 @@ from cel_expr_python import cel
 from fraud_platform.errors import SettingsError
 from fraud_platform.schema import TRANSACTION_COLUMNS
 
-EXPRESSION_LENGTH_MAX = 4_000
+EXPRESSION_LENGTH_MAX = 2_000
 NEAR = 3
-TOGETHER = 32
-"""Expressions in one program, so that none grows too deep for the parser."""
+TOGETHER, DEPTH = 32, 4
+"""Expressions in one program, and how much deeper they may lie in it: the parser has limits."""
 NUMBER, TEXT, TRUTH, TOKENS = "double", "string", "bool", "map"
 REQUEST, KNOWN, LISTS = "request.", "known.", "lists."
 
@@ -107,7 +107,7 @@ class Language:
         self._compiled(text, self._types)
         types = self._named(bare)
         expression = Expression(text, types, self._asked(bare))
-        self._compiled(text, dict(types))  # nothing but these is read
+        self._compiled("(" * DEPTH + text + ")" * DEPTH, dict(types))  # nothing but these is read
         _try(expression, bare)
         return expression
 
@@ -138,13 +138,15 @@ class Language:
     def _compiled(self, text: str, types: Mapping[str, str]) -> None:
         try:
             found = _environment(types).compile(text).return_type()
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:  # TypeError: text that is not Unicode
             raise SettingsError(self._explained(str(error))) from None
         if found.name() != cel.Type.BOOL.name():
             raise SettingsError(f"it gives {found.name().lower()}; a rule must give true or false")
 
     def _explained(self, error: str) -> str:
         said = error.split("\n", 1)[0].removeprefix("INVALID_ARGUMENT: ").removeprefix("ERROR: <input>:")
+        if "recursion limit" in said:
+            return "it is nested too deep: give a part of it to a rule of its own"
         symbol = _SYMBOLS.search(said)
         if symbol and symbol.group(1) in _HINTS:
             return _HINTS[symbol.group(1)]

@@ -121,6 +121,11 @@ class RuleSet:
         """The features of the contract that the rules read, sorted."""
         return self._inputs.features
 
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The columns that `fired` reads: features, and the request's fields as "request.FIELD"; sorted."""
+        return tuple(sorted(self._inputs.columns))
+
     def evaluate(
         self, values: Mapping[str, Value], transaction: Transaction | None = None
     ) -> tuple[RuleHit, ...]:

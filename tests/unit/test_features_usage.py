@@ -24,6 +24,7 @@ def used(name: str, gains: dict[str, float] | None = None) -> Usage:
 def test_rules_row_expressions_and_reason_are_found() -> None:
     one = used("card_txn_count_30d")
     assert one.rules == ("first_purchase_large",)
+    assert used("customer_age_seconds").rules == ("new_customer_large",), "in shadow"
     assert one.read_by == ("card_burst_share_24h",)
     assert one.reason == "M07"
     assert one.gain_share is None

@@ -303,6 +303,7 @@ def test_two_threads_get_their_own_answers() -> None:
             "is of card_id, device_id, so that 'request.merchant_id' is never",
         ),
         ("count > 1 || " * 400 + "count > 1", "write at most"),
+        ("(" * 29 + "count > 1" + ")" * 29, "nested too deep"),
     ],
 )
 def test_a_wrong_expression_is_refused_with_rule_expression_and_fix(when: str, message: str) -> None:
@@ -419,3 +420,16 @@ def test_what_is_shipped_is_empty_lists_and_known_features() -> None:
     assert set(SHIPPED.feature_names) <= set(CONTRACT.names)
     assert {of for one in SHIPPED.lists.values() for of in one.of} <= set(FIELD_TYPES)
     assert {pair[1] for rule in SHIPPED.declared for pair in rule.when.asked} == set(SHIPPED.lists)
+
+
+def test_the_longest_expressions_are_still_asked_together() -> None:
+    """The parser has limits of its own; what passes alone must pass in company."""
+    whens = ["count == 1" + " || count == 1" * 140, "(" * 28 + "count == 2" + ")" * 28]
+    whens += [f"channel == '{'x' * 1_900}' || count == 3"] * 30
+    entries = [
+        {"name": f"r{i}", "mode": "live", "priority": i, "action": "step_up", "code": f"T{i}", "text": "T",
+         "owner": "o", "when": when}
+        for i, when in enumerate(whens)
+    ]  # fmt: skip
+    rules = rules_from_yaml(yaml.safe_dump({"version": 2, "rules": entries}), FEATURES)
+    assert [len(rules.evaluate({"count": float(count)})) for count in (0, 1, 2, 3)] == [0, 1, 1, 30]
