@@ -171,9 +171,7 @@ class Engine:
 
     def close(self) -> None:
         self.command("podman", "rm", "--all", "--force", "--time", "5", "--volumes")
-        self.command("podman", "volume", "prune", "--force")
-        self.command("buildah", "rm", "--all")
-        self.command("podman", "rmi", "--all", "--force")
+        self.command("podman", "volume", "prune", "--force")  # images go with the folder
         for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
             place = line.split(" ")[1]
             if place.startswith(f"{self._folder}/"):

@@ -6,6 +6,7 @@ Base image, build and containers are `tests/containers.py`'s; about two minutes 
 from __future__ import annotations
 
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -15,17 +16,20 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import msgspec
 import pytest
 
 from fraud_platform.adapters.bento import build_bento
 from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
 from fraud_platform.adapters.decision_log_files import verify
-from fraud_platform.adapters.image import BENTO_PLACE, STATE, USER, BuiltImage, ImageSettings, build_image
+from fraud_platform.adapters.image import BENTO_PLACE, STATE, USER, BuiltImage
 from fraud_platform.adapters.journal import read_decisions
+from fraud_platform.cli.instance import INSTANCE_YAML
 from fraud_platform.features.contract import load_contract
 from fraud_platform.package import BundleParts
-from fraud_platform.settings import PROJECT_ROOT
+from fraud_platform.settings import PROJECT_ROOT, Settings
+from tests.conftest import Cli
 from tests.containers import BASE, Container, Engine, missing_programs
 
 pytestmark = pytest.mark.e2e
@@ -61,12 +65,24 @@ def bento(tmp_path_factory: pytest.TempPathFactory, tiny_parts: BundleParts) -> 
 
 
 @pytest.fixture(scope="module")
-def image(engine: Engine, bento: Path) -> BuiltImage:
-    settings = ImageSettings(BASE, "localhost/fraud_platform", "buildah", ("network=host", "pull-never"))
+def image(engine: Engine, bento: Path, tmp_path_factory: pytest.TempPathFactory) -> BuiltImage:
+    """What `make image` calls, where the asset package/bento says that this Bento was the last."""
+    settings = Settings(tmp_path_factory.mktemp("var"))
+    settings.dagster_home.mkdir(parents=True)
+    (settings.dagster_home / "dagster.yaml").write_text(INSTANCE_YAML)
+    built = dg.AssetMaterialization(["package", "bento"], metadata={"path": str(bento)})
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        instance.report_runless_asset_event(built)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in engine.env.items():
             patch.setenv(name, value)
-        return build_image(bento, settings)
+        printed = Cli(settings.var, bento)(
+            *("image", "--backend", "buildah", "--base", BASE, "--tag", "localhost/fraud_platform"),
+            *("--opt", "network=host", "--opt", "pull-never"),
+        )
+    found = re.fullmatch(r"(\S+)  (\d+ MB)  \d+ s\nid ([0-9a-f]{64})\n", printed)
+    assert found, printed
+    return BuiltImage(reference=found[1], size=found[2], id=found[3])
 
 
 @pytest.fixture(scope="module")
