@@ -181,6 +181,20 @@ def switch(
     switch_bundle(settings_of(dataset, None), bundle, state)
 
 
+def image(
+    dataset: Dataset = None,
+    base: Annotated[str, typer.Option(help="Image to build on; BentoML's own where empty")] = "",
+    tag: Annotated[str, typer.Option(help="Name of the image, with or without a tag")] = "fraud_platform",
+    backend: Annotated[str, typer.Option(help="docker, podman or buildah")] = "docker",
+    opt: Annotated[list[str] | None, typer.Option(help="The builder's own: network=host, pull-never")] = None,
+) -> None:
+    """Builds the container image of the last Bento that was built."""
+    from fraud_platform.adapters.image import ImageSettings
+    from fraud_platform.cli.image import containerize
+
+    containerize(settings_of(dataset, None), ImageSettings(base, tag, backend, tuple(opt or ())))
+
+
 @app.command("go-live")
 def go_live(
     dataset: Dataset = None,
