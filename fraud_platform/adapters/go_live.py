@@ -15,6 +15,7 @@ it: what was decided with it can be replayed from there (replay.py), whatever th
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -154,8 +155,9 @@ def go_live(
             for store in (fresh, base):
                 store.write(partial(_note_first_change, store, first_change))
                 store.flush()
-            _keep_base(state, first_change)
+            kept, used_bytes = _keep_base(state, first_change), base.used_bytes
             old.mark_moved(f"{contract.hash} {bundle}")
+    os.truncate(kept / "data.mdb", used_bytes)
     if is_switched:
         finish_move(path)
         shutil.rmtree(retired_store(path), ignore_errors=True)
@@ -210,11 +212,11 @@ def _new_base(state: Path, fresh: LmdbStore, contract: FeatureContract) -> Itera
         yield base
 
 
-def _keep_base(state: Path, first_change: int) -> None:
+def _keep_base(state: Path, first_change: int) -> Path:
     """A store that is open may be renamed: its file stays the same."""
     target = state / BASES / f"{first_change:020d}"
     shutil.rmtree(target, ignore_errors=True)
-    (state / BASES / "building").rename(target)
+    return (state / BASES / "building").rename(target)
 
 
 def _note_first_change(store: LmdbStore, change: int, txn: lmdb.Transaction) -> None:

@@ -137,6 +137,11 @@ class LmdbStore:
         path.mkdir(parents=True)
         self._env.copy(str(path), compact=True)
 
+    @property
+    def used_bytes(self) -> int:
+        """Of its file, what holds anything; the rest is room to grow."""
+        return int((self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"])
+
     def close(self) -> None:
         self._env.close()
 

@@ -110,6 +110,13 @@ def test_every_decision_is_in_an_intact_log_and_in_the_warehouse(demo_run) -> No
     assert warehouse(demo_run.var, "simulated").count("monitor.decisions") >= 600
 
 
+def test_every_decision_comes_out_again_to_the_byte(demo_run) -> None:
+    verified = demo_run.cli("audit", "verify", "--dataset", "simulated").strip().splitlines()
+    assert verified[-1].endswith("anchors: whole")
+    replayed = demo_run.cli("replay", "--all", "--dataset", "simulated").strip().splitlines()
+    assert " equal to the byte, 0 differ" in replayed[-1]
+
+
 def test_what_the_world_delivered_is_what_ingest_took_in(demo_run) -> None:
     rows = table(demo_run.printed, "asset")
     rows_in, canonical, duplicates, quarantined, held = numbers(rows["ingest/transactions"])
