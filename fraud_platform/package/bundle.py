@@ -130,13 +130,15 @@ def parse(files: Mapping[str, bytes]) -> Bundle:
     reasons = _read(REASONS, files, lambda raw: ReasonTexts.from_yaml(raw.decode()))
     reasons.family_of(contract.names)
     lists_text = _read(LISTS, files, _lists_text)
+    rules = _read(RULES, files, lambda raw: rules_from_yaml(raw.decode(), contract.dtypes, lists_text))
+    _read(REASONS, files, lambda _: reasons.check_rules(rule.code for rule in rules.declared))
     return Bundle(
         id=hashlib.sha256(manifest).hexdigest(),
         model_text=files[MODEL].decode(),
         calibrator=_read(CALIBRATOR, files, Calibrator.from_json),
         encoder=_read(ENCODER, files, CategoryEncoder.from_json),
         contract=contract,
-        rules=_read(RULES, files, lambda raw: rules_from_yaml(raw.decode(), contract.dtypes, lists_text)),
+        rules=rules,
         policy=_read(POLICY, files, lambda raw: Policy.from_yaml(raw.decode())),
         reasons=reasons,
         reference=_read(REFERENCE, files, Reference.from_json),

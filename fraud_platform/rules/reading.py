@@ -19,7 +19,7 @@ from fraud_platform.rules.ruleset import Mode, Rule, RuleSet
 from fraud_platform.schema import ACTIONS
 
 RULES_VERSION = 2
-_KEYS = {"name", "mode", "priority", "action", "code", "text", "owner", "when"}
+_KEYS = {"name", "mode", "priority", "action", "code", "owner", "when"}
 _DATES = {"from", "until"}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -68,7 +68,7 @@ def _rule(entry: Any, compiled: Callable[[str], Expression]) -> Rule:
     what = f"rule {name!r}"
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise SettingsError(f"{what}: a name is of a-z, 0-9 and _, and begins with a letter")
-    for field in ("code", "text", "owner", "when"):
+    for field in ("code", "owner", "when"):
         require_text(what, field, entry[field])
     mode: Any = "off" if entry["mode"] is False else entry["mode"]  # what YAML makes of a bare off
     if mode not in get_args(Mode):
@@ -80,7 +80,7 @@ def _rule(entry: Any, compiled: Callable[[str], Expression]) -> Rule:
     begins, ends = (_day(what, field, entry.get(field)) for field in ("from", "until"))
     if begins and ends and ends < begins:
         raise SettingsError(f"{what}: until {ends} is before from {begins}; it would never count")
-    plain = {key: entry[key] for key in ("name", "priority", "action", "code", "text", "owner")}
+    plain = {key: entry[key] for key in ("name", "priority", "action", "code", "owner")}
     return Rule(mode=mode, when=_when(what, entry["when"], compiled), begins=begins, ends=ends, **plain)
 
 

@@ -30,7 +30,6 @@ class Rule:
     priority: int
     action: Action
     code: str
-    text: str
     owner: str
     when: Expression
     begins: date | None = None
@@ -57,7 +56,6 @@ class RuleHit:
     priority: int
     action: Action
     code: str
-    text: str
 
     @property
     def is_live(self) -> bool:
@@ -174,7 +172,7 @@ class RuleSet:
 
 
 def _hit(rule: Rule) -> RuleHit:
-    return RuleHit(rule.name, rule.mode, rule.priority, rule.action, rule.code, rule.text)
+    return RuleHit(rule.name, rule.mode, rule.priority, rule.action, rule.code)
 
 
 def _day_ms(day: date) -> int:

@@ -48,7 +48,7 @@ class FamilyReasons:
 
 def rule_reasons(live: Iterable[RuleHit], texts: ReasonTexts) -> list[Reason]:
     """Of the rules that fired against approval, in their order."""
-    return [Reason(hit.code, texts.rules.get(hit.code, hit.text)) for hit in live if hit.action != "approve"]
+    return [Reason(hit.code, texts.rules[hit.code]) for hit in live if hit.action != "approve"]
 
 
 def chosen(rules: list[Reason], causes: list[Reason], price: Text | None) -> tuple[Reason, ...]:

@@ -113,7 +113,7 @@ def test_the_command_tells_what_each_rule_would_have_done(platform: Platform) ->
 def test_another_file_with_its_own_lists(platform: Platform, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         "version: 2\nrules:\n  - {name: mine, mode: off, priority: 1, action: decline, code: M1,\n"
-        "     text: Mine, owner: me, when: \"request.card_id in lists.bad && request.channel in ['pos']\"}\n"
+        "     owner: me, when: \"request.card_id in lists.bad && request.channel in ['pos']\"}\n"
     )
     (tmp_path / "lists.yaml").write_text(
         "version: 1\nlists:\n  bad: {of: card_id, text: Bad, owner: me, tokens: [c1, c2]}\n"
