@@ -25,11 +25,7 @@ def build_bundle(parts: BundleParts, out: Path) -> Bundle:
     target = bundle_path(out, bundle.id)
     if target.exists():
         return load_bundle(target)
-    building = out / f".building-{os.getpid()}-{target.name}"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    for name, raw in bundle.files.items():
-        _write(building / name, raw)
+    building = _written_beside(target, bundle)
     try:
         building.rename(target)
     except OSError:
@@ -39,11 +35,27 @@ def build_bundle(parts: BundleParts, out: Path) -> Bundle:
     return load_bundle(target)
 
 
+def keep_bundle(bundle: Bundle, path: Path) -> None:
+    """Write a bundle to `path`, in the place of what was there."""
+    building = _written_beside(path, bundle)
+    shutil.rmtree(path, ignore_errors=True)
+    building.rename(path)
+
+
 def load_bundle(path: Path) -> Bundle:
     """Read and check a bundle's folder. BundleError names what is missing or damaged."""
     if not path.is_dir():
         raise BundleError(f"no bundle at {path}: package an approved version first")
     return parse({file.name: file.read_bytes() for file in sorted(path.iterdir()) if file.is_file()})
+
+
+def _written_beside(target: Path, bundle: Bundle) -> Path:
+    building = target.with_name(f".building-{os.getpid()}-{target.name}")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    for name, raw in bundle.files.items():
+        _write(building / name, raw)
+    return building
 
 
 def _write(path: Path, raw: bytes) -> None:

@@ -2,6 +2,7 @@
 
 <state>/store      the online feature store (LMDB), where FRAUD_PLATFORM_STORE names no Redis
 <state>/decisions, labels, observed  the journal
+<state>/last_good  the bundle that decided last, for a start at which its own does not hold
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
-from fraud_platform.adapters.bundle_files import load_bundle
+from fraud_platform.adapters.bundle_files import keep_bundle, load_bundle
 from fraud_platform.adapters.bundle_switch import (
     Serving,
     WishReader,
@@ -33,6 +34,7 @@ from fraud_platform.errors import (
     SettingsError,
     StoreMovedError,
     TooLateError,
+    in_short,
 )
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.package import Bundle
@@ -53,6 +55,7 @@ SPILL_VARIABLE = "FRAUD_PLATFORM_SPILL"
 
 DEADLINE_MIN_MS, DEADLINE_MAX_MS = 20, 10_000
 SYNC_MAX = 1_000_000
+LAST_GOOD, REFUSED = "last_good", "bundle_refused"
 TAIL = 10_000
 """The last records of the log, which the store must know."""
 
@@ -113,7 +116,8 @@ class Service:
         self.capacity = CapacityCounter(settings.state)
         self.spill = Spill(settings.spill or spill_folder(settings.state))
         self._wishes = WishReader(settings.state)
-        judge = self._first_judge(load_bundle(settings.bundle))
+        self._standing: set[str] = set()
+        judge = self._first_judge()
         past = self.journal.tail(TAIL)
         if isinstance(clock, SteadyClock) and past:
             clock.not_before(past[-1].decided_at)
@@ -124,10 +128,12 @@ class Service:
             self.spill,
             clock,
             capacity=self.capacity,
+            standing=self._standing,
             deadline_ms=settings.deadline_ms,
             has_jumped=clock.has_jumped if isinstance(clock, SteadyClock) else lambda: False,
         )
         self._make_up([*past, *self.spill.waiting()])
+        self._keep_good()
         self._note()
 
     @property
@@ -179,7 +185,7 @@ class Service:
         try:
             wish = self._wishes.changed()
             if wish is None or wish.id == self.bundle.id or wish.instead_of != self._started_with:
-                return None
+                return self._look_at_own()
             return ready_judge(load_bundle(Path(wish.bundle)), self.bundle.contract.hash)
         except BundleError as error:
             logger.error("the bundle %s is refused: %s", wish.id[:12] if wish else "", error)
@@ -189,7 +195,9 @@ class Service:
     def adopt(self, judge: Judge) -> None:
         """Decides with another bundle of the same contract from the next decision on."""
         self.decider.adopt(judge).close()
+        self._standing.discard(REFUSED)
         logger.info("bundle %s decides now", judge.bundle.id)
+        self._keep_good()
         self._note()
 
     def close(self) -> None:
@@ -197,16 +205,65 @@ class Service:
         for part in (self.decider, self.journal, self.spill, self.capacity, self.store):
             part.close()
 
-    def _first_judge(self, own: Bundle) -> Judge:
-        """The wanted bundle, where it was wanted instead of the one that came with the service."""
-        self._started_with = own.id
+    def _first_judge(self) -> Judge:
+        """The wanted bundle, where it was wanted instead of the service's own; its own; where that does not
+        hold, the last that did; its rules alone, where it is only the model. BundleError where nothing is left.
+        """
+        own = self._settings.bundle
+        try:
+            bundle = load_bundle(own)
+        except BundleError as error:
+            judge = self._last_good(error)
+            self._started_with = judge.bundle.id
+            return judge
+        self._started_with = bundle.id
         try:
             wish = self._wishes.changed()
-            if wish is not None and wish.instead_of == own.id:
-                return ready_judge(load_bundle(Path(wish.bundle)), own.contract.hash)
+            if wish is not None and wish.instead_of == bundle.id:
+                return ready_judge(load_bundle(Path(wish.bundle)), bundle.contract.hash)
         except BundleError as error:
             logger.error("the wanted bundle is refused, its own decides: %s", error)
-        return ready_judge(own, own.contract.hash)
+        try:
+            return ready_judge(bundle, bundle.contract.hash)
+        except BundleError as error:
+            try:
+                return self._last_good(error)
+            except BundleError:
+                self._standing.add(REFUSED)
+                return Judge(bundle, has_model=False)
+
+    def _last_good(self, refused: BundleError) -> Judge:
+        """What the service decided with before. Raises what is given where there is nothing."""
+        path = self._settings.state / LAST_GOOD
+        logger.error("its own bundle is refused: %s", refused)
+        try:
+            bundle = load_bundle(path)
+            judge = ready_judge(bundle, bundle.contract.hash)
+        except BundleError:
+            raise refused from None
+        self._standing.add(REFUSED)
+        return judge
+
+    def _look_at_own(self) -> Judge | None:
+        """Its own bundle, where that was refused and holds now."""
+        if REFUSED not in self._standing:
+            return None
+        try:
+            bundle = load_bundle(self._settings.bundle)
+            return ready_judge(bundle, self.bundle.contract.hash)
+        except BundleError:
+            return None
+
+    def _keep_good(self) -> None:
+        """For a start at which no better bundle is there. A disk that is full is no reason not to decide."""
+        path = self._settings.state / LAST_GOOD
+        if self._standing:
+            return
+        try:
+            if not path.is_dir() or load_bundle(path).id != self.bundle.id:
+                keep_bundle(self.bundle, path)
+        except (BundleError, OSError) as error:
+            logger.error("the bundle could not be kept for the next start: %s", in_short(error))
 
     def _note(self, refused: str = "", why: str = "") -> None:
         bundle = self.bundle

@@ -11,7 +11,7 @@ judgement itself (`judge`).
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from functools import partial
 from time import perf_counter_ns
 from typing import NamedTuple, Protocol
@@ -115,7 +115,7 @@ class Decider:
     """Decides with one bundle, one store and one journal. For one thread, except `open_case` and `fall_back`.
 
     clock: the present in ms UTC; has_jumped: whether the wall's clock disagrees with it; capacity: None where
-    every action may be had.
+    every action may be had; standing: faults of every decision, for as long as they are in the set.
     """
 
     def __init__(
@@ -127,6 +127,7 @@ class Decider:
         clock: Callable[[], int],
         *,
         capacity: Capacities | None = None,
+        standing: Set[str] = frozenset(),
         deadline_ms: int = DEADLINE_MS,
         has_jumped: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -135,6 +136,7 @@ class Decider:
         self._spill = spill
         self._clock = clock
         self._capacity = capacity
+        self._standing = standing
         self._has_jumped = has_jumped
         self._deadline_ns = deadline_ms * 1_000_000
         self._recent: OrderedDict[str, DecisionRecord] = OrderedDict()
@@ -178,7 +180,9 @@ class Decider:
         started = perf_counter_ns()
         now_ms = self._clock()
         transaction = parse_transaction(request, now_ms, self._extras)
-        faults = {"clock_jump"} if self._has_jumped() else set()
+        faults = set(self._standing)
+        if self._has_jumped():
+            faults.add("clock_jump")
         return Case(transaction, self.judge, now_ms, started, started + self._deadline_ns, faults)
 
     def conclude(self, case: Case) -> Decision:

@@ -5,6 +5,7 @@ Each fault lasts until the block around the question ends: an answer inside the 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ from fraud_platform.adapters.decision_log import verify
 from fraud_platform.adapters.journal import read_decisions, read_observed
 from fraud_platform.adapters.redis import READY, RedisStore, namespace_of
 from fraud_platform.adapters.service import ServiceSettings
-from fraud_platform.errors import StoreError
+from fraud_platform.errors import BundleError, StoreError
 from fraud_platform.features.contract import load_contract
 from fraud_platform.package import BundleParts
 from fraud_platform.serve.clock import SteadyClock
@@ -292,3 +293,48 @@ def _ready(url: str, contract: Any) -> None:
     """An empty store of the contract that may serve."""
     with RedisStore.open(url, contract, namespace=namespace_of(contract)) as store:
         store.set_meta(READY, "yes")
+
+
+# A model that does not hold at the start
+
+
+def test_a_bundle_that_is_damaged_leaves_the_last_good_one(
+    settings: ServiceSettings, payment: Callable[..., Any], tmp_path: Path
+) -> None:
+    damaged = tmp_path / "bundle"
+    shutil.copytree(settings.bundle, damaged)
+    settings = dataclasses.replace(settings, bundle=damaged)
+    with Running(settings, lambda: NOW_MS) as running:
+        good = running.ask(payment(0)).bundle_id
+    (damaged / "model.txt").write_text("tree\n")
+    with Running(settings, lambda: NOW_MS) as running:
+        answer = running.ask(payment(1))
+        assert (answer.tier, answer.bundle_id, answer.faults) == ("model", good, ("bundle_refused",))
+        shutil.copy(settings.state / "last_good" / "model.txt", damaged / "model.txt")
+        eventually(lambda: running.ask(payment(2)).faults == () or not running.service._standing)
+        assert running.ask(payment(3)).faults == ()
+    (damaged / "model.txt").write_text("tree\n")
+    shutil.rmtree(settings.state / "last_good")
+    with pytest.raises(BundleError, match=r"model\.txt"):
+        Running(settings, lambda: NOW_MS)
+
+
+def test_a_model_that_cannot_be_read_leaves_the_rules(
+    tiny_parts: BundleParts, payment: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Whole, as its manifest says, and no model for this LightGBM."""
+    bundle = build_bundle(dataclasses.replace(tiny_parts, model_text="tree\n"), tmp_path / "bundles")
+    path = bundle_path(tmp_path / "bundles", bundle.id)
+    settings = ServiceSettings(path, tmp_path / "state", spill=tmp_path / "spill", deadline_ms=DEADLINE_MS)
+    with Running(settings, lambda: NOW_MS) as running:
+        answer = running.ask(payment(0))
+        assert (answer.tier, answer.decided_by) == ("rules", "fallback")
+        assert answer.faults == ("bundle_refused", "model_missing")
+        assert not (settings.state / "last_good").exists()
+
+
+def test_a_score_that_is_no_number_leaves_the_rules(running: Running, payment: Callable[..., Any]) -> None:
+    with replaced(running.service.decider.judge._booster, "score", lambda _: float("nan")):
+        answer = running.ask(payment(1))
+        assert (answer.tier, answer.faults) == ("rules", ("model_invalid",))
+    assert running.ask(payment(2)).tier == "model"
