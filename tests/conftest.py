@@ -20,7 +20,7 @@ from fraud_platform.features.contract import load_contract
 from fraud_platform.features.encoding import CategoryEncoder
 from fraud_platform.package import BundleParts, Reference, load_reasons_text
 from fraud_platform.policy import load_policy_text
-from fraud_platform.rules import load_rules_text
+from fraud_platform.rules import load_lists_text, load_rules_text
 from fraud_platform.settings import PROJECT_ROOT
 from fraud_platform.simulate import WorldSpec, simulate
 from tests.compiled_sql import CompiledSql, compile_sql
@@ -100,6 +100,7 @@ def tiny_parts(tiny_columns: dict[str, np.ndarray], tiny_booster: lightgbm.Boost
         encoder=encoder,
         contract=contract,
         rules_text=load_rules_text(),
+        lists_text=load_lists_text(),
         policy_text=load_policy_text(),
         reasons_text=load_reasons_text(),
         reference=Reference.of(tiny_columns, score),

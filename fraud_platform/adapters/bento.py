@@ -21,6 +21,7 @@ from pathlib import Path
 
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from fraud_platform.adapters.bundle_files import load_bundle
 from fraud_platform.errors import BundleError
@@ -29,6 +30,8 @@ from fraud_platform.settings import PROJECT_ROOT
 PACKAGE = "fraud_platform"
 NAME = "fraud_platform"
 SERVICE_FILE = PROJECT_ROOT / "bento" / "service.py"
+START_FILE = PROJECT_ROOT / PACKAGE / "adapters" / "image_start.py"
+"""What a container runs first; the service does not import it."""
 EXTRA = "serve"
 DATA = ("*.lua", "*.yaml")
 QUIET = {"BENTOML_DO_NOT_TRACK": "True"}
@@ -68,12 +71,14 @@ def build_bento(bundle_dir: Path, bento_home: Path, service_file: Path = SERVICE
 
 
 def source_files(service_file: Path = SERVICE_FILE) -> dict[str, bytes]:
-    """The service and every module of this package that it imports, directly or not: path -> content.
+    """The service, what a container starts with, and every module of this package that they import: path ->
+    content.
 
     The data files of each package that is in go with it.
     """
-    files = {"service.py": service_file.read_bytes()}
-    waiting = [service_file]
+    start = str(START_FILE.relative_to(PROJECT_ROOT))
+    files = {"service.py": service_file.read_bytes(), start: START_FILE.read_bytes()}
+    waiting = [service_file, START_FILE]
     while waiting:
         for path in _imported_files(waiting.pop()):
             name = str(path.relative_to(PROJECT_ROOT))
@@ -87,12 +92,32 @@ def source_files(service_file: Path = SERVICE_FILE) -> dict[str, bytes]:
 
 
 def requirements(extra: str = EXTRA) -> list[str]:
-    """What the extra asks for, pinned to the versions that are installed; BentoML adds itself."""
+    """What the extra asks for and what that needs in turn, pinned to the versions that are installed.
+
+    Two builds of one Bento are then the same. BentoML adds itself; what it needs is here.
+    """
     wanted = map(Requirement, metadata.requires("fraud-platform") or [])
     names = {r.name for r in wanted if r.marker and r.marker.evaluate({"extra": extra})}
     declared = {r.name for r in map(Requirement, metadata.requires("fraud-platform") or []) if not r.marker}
-    chosen = sorted((names or declared) - {"bentoml"})
-    return [f"{name}=={metadata.version(name)}" for name in chosen]
+    versions = _closure(names or declared)
+    return [f"{name}=={version}" for name, version in sorted(versions.items()) if name != "bentoml"]
+
+
+def _closure(names: Iterable[str]) -> dict[str, str]:
+    """Distributions and all that they require, by canonical name, with their installed versions."""
+    versions: dict[str, str] = {}
+    waiting = [(name, "") for name in names]
+    seen: set[tuple[str, str]] = set()
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        versions[canonicalize_name(name)] = metadata.version(name)
+        for needed in map(Requirement, metadata.requires(name) or []):
+            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                waiting += [(needed.name, wanted) for wanted in ("", *needed.extras)]
+    return versions
 
 
 def _imported_files(source: Path) -> Iterable[Path]:

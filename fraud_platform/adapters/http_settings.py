@@ -45,8 +45,8 @@ class HttpSettings:
                 f"`{NO_KEYS}` for a service that asks for no key and answers its own machine only"
             )
         return cls(
-            keys=None if keys == NO_KEYS else Path(keys).resolve(),
-            token_key=Path(token_key).resolve() if token_key else None,
+            keys=None if keys == NO_KEYS else Path(keys).absolute(),
+            token_key=Path(token_key).absolute() if token_key else None,
             is_metrics_open=_flag(env, OPEN_METRICS_VARIABLE),
             body_seconds=_positive(env, BODY_SECONDS_VARIABLE, cls.body_seconds),
             concurrent_max=int(_positive(env, CONCURRENT_VARIABLE, cls.concurrent_max, is_whole=True)),

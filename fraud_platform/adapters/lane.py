@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -25,6 +26,9 @@ RESERVE_NS = 10_000_000
 CHUNK = 5
 """Cases of a batch that are concluded at one go, so that nobody waits long behind a batch."""
 IDLE_S = 0.2
+SWITCH_S = 0.0005
+"""A decision lets go of the interpreter some ten times and gets it back after so long at the latest, whatever
+another thread computes (a new bundle, say). Python's own 5 ms would cost a deadline."""
 TIDY_EVERY = 64
 """Jobs between two looks at what is to be made up for, where the lane is never idle."""
 
@@ -63,6 +67,7 @@ class Lane:
         self._thread = Thread(target=self._run, name="lane", daemon=True)
 
     def start(self) -> None:
+        sys.setswitchinterval(SWITCH_S)
         self._thread.start()
 
     def stop(self, timeout_s: float = 10.0) -> bool:

@@ -16,7 +16,12 @@ from fraud_platform.adapters.http_messages import Alive, BatchAnswer, LabelBatch
 from fraud_platform.adapters.http_problems import TITLES, Problem
 from fraud_platform.adapters.http_settings import HttpSettings
 from fraud_platform.adapters.keys import SCOPES, KeyScope
-from fraud_platform.adapters.openapi_fields import label_fields, transaction_fields
+from fraud_platform.adapters.openapi_fields import (
+    EXAMPLE_LABEL,
+    EXAMPLE_TRANSACTION,
+    label_fields,
+    transaction_fields,
+)
 from fraud_platform.schema import LabelEvent, Transaction
 from fraud_platform.serve.record import Decision
 from fraud_platform.serve.requests import BATCH_MAX, LABEL_BATCH_MAX, LabelBatch, TransactionBatch
@@ -97,6 +102,10 @@ def _schemas(extras: Sequence[str], has_raw: bool) -> Json:
         with_raw = {"required": ["raw"], "properties": {"raw": {"required": ["card_number"]}}}
         schemas["Transaction"]["anyOf"] = [{"required": ["card_id"]}, with_raw]
     schemas["Transaction"]["description"] = "One authorization attempt."
+    schemas["Transaction"]["examples"] = [EXAMPLE_TRANSACTION]
+    schemas["LabelEvent"]["examples"] = [EXAMPLE_LABEL]
+    schemas["TransactionBatch"]["examples"] = [{"transactions": [EXAMPLE_TRANSACTION]}]
+    schemas["LabelBatch"]["examples"] = [{"labels": [EXAMPLE_LABEL]}]
     schemas["TransactionBatch"]["properties"]["transactions"] = _array("Transaction", BATCH_MAX)
     schemas["LabelBatch"]["properties"]["labels"] = _array("LabelEvent", LABEL_BATCH_MAX)
     schemas["Problem"]["properties"]["status"]["enum"] = sorted(TITLES)

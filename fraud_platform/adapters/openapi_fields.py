@@ -33,6 +33,23 @@ TEXT_PATTERN = f"^{_SPACE}{_INNER}{_SPACE}$"
 OPTIONAL_PATTERN = f"^{_SPACE}(?:{_INNER}{_SPACE})?$"
 CURRENCY_PATTERN = f"^{_SPACE}(?:{'|'.join(CURRENCY_EXPONENTS)}){_SPACE}$"
 
+EXAMPLE_TRANSACTION: Json = {
+    "transaction_id": "t-1",
+    "event_time": 1_753_900_000_000,
+    "card_id": "k-1",
+    "merchant_id": "m-1",
+    "amount_minor": 12_900,
+    "currency": "EUR",
+    "channel": "ecommerce",
+    "device_id": "d-1",
+}
+EXAMPLE_LABEL: Json = {
+    "transaction_id": "t-1",
+    "source": "chargeback",
+    "outcome": "fraud",
+    "known_at": 1_756_600_000_000,
+}
+
 
 def transaction_fields(extras: Sequence[str], has_raw: bool) -> dict[str, Json]:
     """extras: names of the extra inputs; has_raw: whether raw ids are taken, and made tokens."""

@@ -5,6 +5,7 @@ Belongs here: how the document looks. Does not belong here: what it says (`opena
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -88,8 +89,11 @@ def _schema(name: str, schema: Json) -> str:
         for field, one in schema.get("properties", {}).items()
     )
     said = escape(schema.get("description", ""))
+    examples = "".join(
+        f"<pre>{escape(json.dumps(one, indent=1))}</pre>" for one in schema.get("examples", ())
+    )
     return (
-        f'<h3 id="{escape(name)}">{escape(name)}</h3><p>{said}</p>'
+        f'<h3 id="{escape(name)}">{escape(name)}</h3><p>{said}</p>{examples}'
         f"<table><tr><th>Field</th><th>Type</th><th></th></tr>{rows}</table>"
     )
 

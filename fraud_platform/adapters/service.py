@@ -52,6 +52,7 @@ DEADLINE_VARIABLE = "FRAUD_PLATFORM_DEADLINE_MS"
 SPILL_VARIABLE = "FRAUD_PLATFORM_SPILL"
 
 DEADLINE_MIN_MS, DEADLINE_MAX_MS = 20, 10_000
+SYNC_MAX = 1_000_000
 TAIL = 10_000
 """The last records of the log, which the store must know."""
 
@@ -62,45 +63,42 @@ logger = logging.getLogger("fraud_platform.service")
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """sync_every, sync_ms: records and milliseconds that a power loss may cost at the most, 0 and 0 leave
-    that to the operating system (`group_commit`); store: the address of a Redis that several machines share,
-    empty for the LMDB in `state`; deadline_ms: of a decision; spill: the folder for what the log cannot take,
-    by default the state's own place in shared memory."""
+    """sync_every, sync_ms: how many records and milliseconds a power loss may cost (`group_commit`); store:
+    the address of a Redis that several machines share, empty for the LMDB in `state`; deadline_ms: of a
+    decision; spill: the folder for what the log cannot take, by default the state's own place in shared
+    memory."""
 
     bundle: Path
     state: Path
     sync_every: int = 0
     store: str = ""
     deadline_ms: int = DEADLINE_MS
-    spill: Path | None = None
     sync_ms: int = 0
+    spill: Path | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str], bundle: Path) -> ServiceSettings:
-        """FRAUD_PLATFORM_STATE must be set; FRAUD_PLATFORM_BUNDLE replaces `bundle`."""
-        state, sync = env.get(STATE_VARIABLE), env.get(SYNC_VARIABLE) or "0"
-        sync_ms = env.get(SYNC_MS_VARIABLE) or "0"
+        """FRAUD_PLATFORM_STATE must be set; FRAUD_PLATFORM_BUNDLE replaces `bundle`. SettingsError names the
+        variable that is wrong."""
+        state, spill = env.get(STATE_VARIABLE), env.get(SPILL_VARIABLE)
         if not state:
             raise SettingsError(f"{STATE_VARIABLE} is not set: give the folder of store and logs")
-        if not sync.isdecimal():
-            raise SettingsError(f"{SYNC_VARIABLE}={sync!r}: give a whole number of records, 0 or more")
-        if not sync_ms.isdecimal():
-            raise SettingsError(f"{SYNC_MS_VARIABLE}={sync_ms!r}: give whole milliseconds, 0 or more")
-        chosen, deadline = Path(env.get(BUNDLE_VARIABLE) or bundle), env.get(DEADLINE_VARIABLE)
-        deadline_ms = DEADLINE_MS if not deadline else int(deadline) if deadline.isdecimal() else 0
-        if not DEADLINE_MIN_MS <= deadline_ms <= DEADLINE_MAX_MS:
-            rule = f"give whole milliseconds from {DEADLINE_MIN_MS} to {DEADLINE_MAX_MS}"
-            raise SettingsError(f"{DEADLINE_VARIABLE}={deadline!r}: {rule}")
-        spill = env.get(SPILL_VARIABLE)
         return cls(
-            chosen.resolve(),
-            Path(state).resolve(),
-            int(sync),
-            env.get(STORE_VARIABLE) or "",
-            deadline_ms,
-            Path(spill).resolve() if spill else None,
-            int(sync_ms),
+            bundle=Path(env.get(BUNDLE_VARIABLE) or bundle).resolve(),
+            state=Path(state).resolve(),
+            sync_every=_whole(env, SYNC_VARIABLE, 0, 0, SYNC_MAX),
+            sync_ms=_whole(env, SYNC_MS_VARIABLE, 0, 0, SYNC_MAX),
+            store=env.get(STORE_VARIABLE) or "",
+            deadline_ms=_whole(env, DEADLINE_VARIABLE, DEADLINE_MS, DEADLINE_MIN_MS, DEADLINE_MAX_MS),
+            spill=Path(spill).resolve() if spill else None,
         )
+
+
+def _whole(env: Mapping[str, str], name: str, default: int, lowest: int, highest: int) -> int:
+    text = env.get(name) or str(default)
+    if not text.isdecimal() or not lowest <= int(text) <= highest:
+        raise SettingsError(f"{name}={text!r}: give a whole number from {lowest} to {highest}")
+    return int(text)
 
 
 class Service:

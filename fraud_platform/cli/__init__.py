@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from fraud_platform.cli import rules
 from fraud_platform.cli.audit import audit
 from fraud_platform.cli.instance import console
 from fraud_platform.cli.options import AsOfOption, Dataset, Source, settings_of
@@ -38,6 +39,7 @@ app.command("replay")(replay)
 keys = typer.Typer(help="The bearer keys that the service asks for.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 KeysFile = Annotated[Path | None, typer.Option(help="The keys file [FRAUD_PLATFORM_KEYS]")]
+app.add_typer(rules.app, name="rules")
 
 
 @app.callback()
@@ -177,6 +179,21 @@ def switch(
     from fraud_platform.cli.switch import switch_bundle
 
     switch_bundle(settings_of(dataset, None), bundle, state)
+
+
+@app.command()
+def image(
+    dataset: Dataset = None,
+    base: Annotated[str, typer.Option(help="Image to build on; BentoML's own where empty")] = "",
+    tag: Annotated[str, typer.Option(help="Name of the image, with or without a tag")] = "fraud_platform",
+    backend: Annotated[str, typer.Option(help="docker, podman or buildah")] = "docker",
+    opt: Annotated[list[str] | None, typer.Option(help="The builder's own: network=host, pull-never")] = None,
+) -> None:
+    """Builds the container image of the last Bento that was built."""
+    from fraud_platform.adapters.image import ImageSettings
+    from fraud_platform.cli.image import containerize
+
+    containerize(settings_of(dataset, None), ImageSettings(base, tag, backend, tuple(opt or ())))
 
 
 @app.command("go-live")

@@ -9,11 +9,11 @@ import dagster as dg
 import pandas as pd
 
 from fraud_platform.adapters.candidates import read_candidate, read_folder, write_folder
+from fraud_platform.adapters.duckdb_history import mature_frame
 from fraud_platform.adapters.plots import evaluation_plots
 from fraud_platform.defs.ingest import POOL
 from fraud_platform.defs.latest import latest_text
 from fraud_platform.defs.platform import Platform
-from fraud_platform.defs.train import TRAINING_SET
 from fraud_platform.evaluate import Evaluation, evaluate
 from fraud_platform.package import Reference
 from fraud_platform.train import Candidate, columns_of
@@ -35,9 +35,7 @@ def evaluation(
     challenger = read_candidate(platform.settings.candidates / fingerprint)
     champion = comparable_champion(platform, challenger)
     part = challenger.split.test
-    frame = platform.warehouse.frame(
-        f"select * from {TRAINING_SET} where event_time >= ? and event_time < ?", [part.start_ms, part.end_ms]
-    )
+    frame = mature_frame(platform.warehouse, part)
     judged = evaluate(challenger, frame, platform.policy, platform.rules, champion, report=context.log.info)
     folder = evaluation_folder(platform, fingerprint)
     plots = evaluation_plots(judged)

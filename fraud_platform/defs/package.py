@@ -43,6 +43,7 @@ def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
         encoder=model.encoder,
         contract=model.contract,
         rules_text=platform.rules_text,
+        lists_text=platform.lists_text,
         policy_text=platform.policy_text,
         reasons_text=load_reasons_text(),
         reference=read_reference(platform, champion.fingerprint),

@@ -16,7 +16,7 @@ from fraud_platform.features.contract import FeatureContract, load_contract
 from fraud_platform.ingest import Mapping, load_mapping
 from fraud_platform.labels import LabelRule
 from fraud_platform.policy import Policy
-from fraud_platform.rules import RuleSet
+from fraud_platform.rules import RuleSet, rules_from_yaml
 from fraud_platform.settings import DEFAULT_DATASET, PROJECT_ROOT, Settings
 
 EXPECTATIONS = PROJECT_ROOT / "expectations"
@@ -58,13 +58,17 @@ class Platform:
     def rules_text(self) -> str:
         return _shipped("rules.yaml")
 
+    @cached_property
+    def lists_text(self) -> str:
+        return _shipped("lists.yaml")
+
     @property
     def policy(self) -> Policy:
         return Policy.from_yaml(self.policy_text)
 
     @property
     def rules(self) -> RuleSet:
-        return RuleSet.from_yaml(self.rules_text, self.contract.names)
+        return rules_from_yaml(self.rules_text, self.contract.dtypes, self.lists_text)
 
     @property
     def is_simulated(self) -> bool:

@@ -3,12 +3,11 @@
 import dagster as dg
 
 from fraud_platform.adapters.candidates import write_candidate
+from fraud_platform.adapters.duckdb_history import TRAINING_SET
 from fraud_platform.defs.ingest import POOL
 from fraud_platform.defs.platform import Platform
 from fraud_platform.schema import MILLISECONDS_PER_DAY
 from fraud_platform.train import Split, TrainParams, train
-
-TRAINING_SET = "training.training_set"
 
 
 class TrainConfig(dg.Config):

@@ -1,9 +1,10 @@
 """evaluate: candidate, champion and baselines on the same later, mature rows.
 
-Belongs here: metrics, money with intervals, segments, the handbook benchmark.
+Belongs here: metrics, money with intervals, segments, what rules are worth, the handbook benchmark.
 Does not belong here: fitting (`train`), the verdict (`register`), drawing (`adapters.plots`).
 """
 
+from fraud_platform.evaluate.backtest import Backtest, ModelOverlap, RuleResult, backtest
 from fraud_platform.evaluate.evaluation import Cost, Curves, Evaluation, Segment
 from fraud_platform.evaluate.metrics import (
     CalibrationBin,
@@ -18,15 +19,19 @@ from fraud_platform.evaluate.money import Interval, amount_major, paired_bootstr
 from fraud_platform.evaluate.run import Comparison, compare, evaluate
 
 __all__ = [
+    "Backtest",
     "CalibrationBin",
     "Comparison",
     "Cost",
     "Curves",
     "Evaluation",
     "Interval",
+    "ModelOverlap",
     "Quality",
+    "RuleResult",
     "Segment",
     "amount_major",
+    "backtest",
     "calibration_bins",
     "calibration_error",
     "card_precision_at_k",

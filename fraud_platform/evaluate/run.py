@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.metrics import precision_recall_curve
 
 from fraud_platform.errors import TrainingError
+from fraud_platform.evaluate.backtest import request_columns
 from fraud_platform.evaluate.evaluation import Cost, Curves, Evaluation, Segment
 from fraud_platform.evaluate.metrics import Quality, calibration_bins, measure
 from fraud_platform.evaluate.money import (
@@ -174,7 +175,7 @@ def _contenders(
         found["champion"] = _model(champion, rows, truth, policy)
     line = candidate.baseline.score(matrix)
     found["logistic"] = _learned(line, candidate.baseline.calibrator(line), truth, policy)
-    found["rules"] = _Contender(rule_actions(rules.actions(columns, len(rows))))
+    found["rules"] = _Contender(rule_actions(rules.actions(columns | request_columns(rows), len(rows))))
     found["approve_all"] = _Contender(np.zeros(len(rows), dtype=np.int8))
     return found
 

@@ -70,6 +70,10 @@ class FeatureContract(msgspec.Struct, frozen=True, dict=True):
         return tuple(feature.name for feature in self.features if feature.dtype == "category")
 
     @cached_property
+    def dtypes(self) -> dict[str, Dtype]:
+        return {feature.name: feature.dtype for feature in self.features}
+
+    @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) of everything that decides a value, descriptions aside."""
         bare = msgspec.structs.replace(

@@ -21,15 +21,16 @@ from fraud_platform.package.golden import GoldenRequest, golden_from_json, golde
 from fraud_platform.package.reasons import ReasonTexts
 from fraud_platform.package.reference import Reference
 from fraud_platform.policy import Policy
-from fraud_platform.rules import RuleSet
+from fraud_platform.rules import EMPTY_LISTS_TEXT, RuleSet, lists_from_yaml, rules_from_yaml
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 MODEL = "model.txt"
 CALIBRATOR = "calibrator.json"
 ENCODER = "encoder.json"
 CONTRACT = "contract.json"
 RULES = "rules.yaml"
+LISTS = "lists.yaml"
 POLICY = "policy.yaml"
 REASONS = "reasons.yaml"
 REFERENCE = "reference.json"
@@ -42,6 +43,7 @@ FILES = (
     ENCODER,
     EVALUATION,
     GOLDEN,
+    LISTS,
     MODEL,
     POLICY,
     REASONS,
@@ -74,6 +76,7 @@ class BundleParts:
     versions: Mapping[str, str]
     evaluation: Mapping[str, object]
     golden: tuple[GoldenRequest, ...] = ()
+    lists_text: str = EMPTY_LISTS_TEXT
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +109,7 @@ def build(parts: BundleParts) -> Bundle:
         ENCODER: parts.encoder.to_json(),
         CONTRACT: parts.contract.to_json(),
         RULES: parts.rules_text.encode(),
+        LISTS: parts.lists_text.encode(),
         POLICY: parts.policy_text.encode(),
         REASONS: parts.reasons_text.encode(),
         REFERENCE: parts.reference.to_json(),
@@ -125,13 +129,14 @@ def parse(files: Mapping[str, bytes]) -> Bundle:
     contract = _read(CONTRACT, files, FeatureContract.from_json)
     reasons = _read(REASONS, files, lambda raw: ReasonTexts.from_yaml(raw.decode()))
     reasons.family_of(contract.names)
+    lists_text = _read(LISTS, files, _lists_text)
     return Bundle(
         id=hashlib.sha256(manifest).hexdigest(),
         model_text=files[MODEL].decode(),
         calibrator=_read(CALIBRATOR, files, Calibrator.from_json),
         encoder=_read(ENCODER, files, CategoryEncoder.from_json),
         contract=contract,
-        rules=_read(RULES, files, lambda raw: RuleSet.from_yaml(raw.decode(), contract.names)),
+        rules=_read(RULES, files, lambda raw: rules_from_yaml(raw.decode(), contract.dtypes, lists_text)),
         policy=_read(POLICY, files, lambda raw: Policy.from_yaml(raw.decode())),
         reasons=reasons,
         reference=_read(REFERENCE, files, Reference.from_json),
@@ -179,6 +184,13 @@ def _check_files(manifest: bytes, files: Mapping[str, bytes]) -> None:
         if digest.encode() not in manifest:
             raise BundleError(f"{name} has SHA-256 {digest[:12]}, not the manifest's; copy the bundle again")
     raise BundleError(f"{MANIFEST} does not describe the bundle's files; copy the bundle again")
+
+
+def _lists_text(raw: bytes) -> str:
+    """Read here, so that an error is the lists file's and not the rules'."""
+    text = raw.decode()
+    lists_from_yaml(text)
+    return text
 
 
 def _read(name: str, files: Mapping[str, bytes], parse_part: Callable[[bytes], Part]) -> Part:

@@ -16,8 +16,8 @@ from fraud_platform.rules import RuleSet
 
 @dataclass(frozen=True)
 class Usage:
-    """`rules`: names of the rules that read the feature; `read_by`: row expressions that do; `reason`: the
-    code of its reason family; `gain_share`: of the model's total gain, None where no model is there."""
+    """`rules`: names of the rules that read the feature, of any mode; `read_by`: row expressions that do;
+    `reason`: the code of its reason family; `gain_share`: of the model's total gain, None without a model."""
 
     feature: Feature
     rules: tuple[str, ...]
@@ -34,9 +34,7 @@ def usages(
     return tuple(
         Usage(
             feature=feature,
-            rules=tuple(
-                rule.name for rule in rules.rules if feature.name in {c.feature for c in rule.conditions}
-            ),
+            rules=tuple(rule.name for rule in rules.declared if feature.name in rule.when.features),
             read_by=tuple(other.name for other in contract.features if feature.name in other.inputs),
             reason=reasons.families[family].code,
             gain_share=None if gains is None else gains.get(feature.name, 0.0),

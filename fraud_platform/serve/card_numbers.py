@@ -19,7 +19,7 @@ from itertools import accumulate
 
 from fraud_platform.schema import looks_like_card_number
 
-HIDDEN = "(hidden: looks like a card number)"
+HIDDEN = "(hidden: may be a card number)"
 DIGITS_MIN, DIGITS_MAX = 13, 19
 
 many_digits = re.compile(r"\d(?:[\W_]*\d){12,}").search
@@ -60,12 +60,23 @@ def holds_card_number(text: str) -> bool:
     return looks_like_card_number(plain) or any(map(_holds_issued, _RUNS.findall(_OPAQUE.sub("x", plain))))
 
 
+def may_be_shown(value: str | float) -> bool:
+    """Whether an error may repeat a value. Stricter than what is refused: among more digits than a card
+    number has, one can stand anywhere, so that nothing of 13 digits is repeated but moments in ms."""
+    if isinstance(value, str):
+        return not many_digits(value if value.isascii() else _ascii_digits(value))
+    return not abs(value) >= 10 ** (DIGITS_MIN - 1) or _is_moment(value)
+
+
 def is_card_number(value: float) -> bool:
     """The same of a number. Thirteen digits that begin with 1 are a moment in ms: no network issues such."""
     if value != value or not 10 ** (DIGITS_MIN - 1) <= abs(value) < 10**DIGITS_MAX or value % 1:
         return False
-    is_moment = 10**12 <= value < 2 * 10**12
-    return not is_moment and looks_like_card_number(str(abs(int(value))))
+    return not _is_moment(value) and looks_like_card_number(str(abs(int(value))))
+
+
+def _is_moment(value: float) -> bool:
+    return 10**12 <= value < 2 * 10**12
 
 
 def _holds_issued(run: str) -> bool:

@@ -335,20 +335,20 @@ class Decider:
         judgement = case.judge.judge(case.transaction, case.vector, closed=partial(self._closed, case))
         self._model_breaker.ended(started, perf_counter_ns())
         case.faults.update(judgement.faults)
-        return self._record(case, case.judge, judgement)
+        return self._record(case, case.judge, case.vector, judgement)
 
     def _closed(self, case: Case, wish: Wish) -> tuple[Action, ...]:
         return () if self._capacity is None else self._capacity.closed(case.now_ms, wish)
 
     def _unscored(self, case: Case, closed: Closed = ()) -> DecisionRecord:
         """closed: nothing, where another thread asks: whether there is capacity may not be waited for."""
-        judge = case.judge  # another thread may give the case another one, and a decision has one bundle
+        judge, vector = case.judge, case.vector  # as they are now: another thread may go on with the case
         try:
-            judgement = judge.judge(case.transaction, case.vector, closed=closed, can_score=False)
+            judgement = judge.judge(case.transaction, vector, closed=closed, can_score=False)
         except Exception:  # noqa: BLE001  whatever it was, there is an answer
             case.faults.add("rules_failed")
             judgement = judge.fixed_answer()
-        return self._record(case, judge, judgement)
+        return self._record(case, judge, vector, judgement)
 
     def _keep(self, case: Case, record: DecisionRecord) -> None:
         """Records a decision; where the log cannot take it, it waits outside."""
@@ -422,14 +422,14 @@ class Decider:
         return Decision.of(record, is_repeat=False, faults=tuple(sorted(case.faults)))
 
     @staticmethod
-    def _record(case: Case, judge: Judge, judgement: Judgement) -> DecisionRecord:
+    def _record(case: Case, judge: Judge, vector: Vector | None, judgement: Judgement) -> DecisionRecord:
         now = perf_counter_ns()
         total = _us(case.started_ns, now)
         return DecisionRecord(
             transaction_id=case.transaction.transaction_id,
             decided_at=case.now_ms,
             request=case.transaction,
-            vector=case.vector,
+            vector=vector,
             store_sequence=case.store_sequence,
             is_late=case.is_late,
             raw_score=judgement.raw_score,

@@ -18,7 +18,7 @@ from fraud_platform.errors import BundleError
 from fraud_platform.features.rows import row_expression
 from fraud_platform.package import Bundle
 from fraud_platform.policy import PolicyDecision
-from fraud_platform.rules import RuleHit
+from fraud_platform.rules import Verdict, verdict
 from fraud_platform.schema import ACTIONS, CURRENCY_EXPONENTS, Action, Transaction
 from fraud_platform.serve.booster import Booster
 from fraud_platform.serve.capacity import Wish
@@ -114,21 +114,22 @@ class Judge:
         most, where the answer uses capacity, and counts what it grants.
         """
         values = self._request_vector(transaction) if vector is None else vector
-        hits = self.bundle.rules.evaluate({name: values[place] for name, place in self._rule_places})
+        read = {name: values[place] for name, place in self._rule_places}
+        hits = self.bundle.rules.evaluate(read, transaction)
         live = [hit for hit in hits if hit.is_live]
         scored = self._scored(values) if vector is not None and can_score else None
         tier: Tier = "request" if vector is None else "rules"
         if scored is not None and scored.probability is not None:
             tier = "model"
         amount, probability = amount_of(transaction), scored.probability if scored else None
-        base = self._priced(probability, amount)
-        action, is_rule = _strongest(live, base.action)
-        shut = self._closed(closed, base, action, live, probability)
+        ruled, base = verdict(live), self._priced(probability, amount)
+        action, is_rule = _strongest(ruled, base.action)
+        shut = self._closed(closed, base, action, ruled, probability)
         if shut:
             base = self._priced(probability, amount, shut)
-            action, is_rule = _strongest(live, base.action)
+            action, is_rule = _strongest(ruled, base.action)
         otherwise: DecidedBy = "policy" if tier == "model" else "fallback"
-        reasons, faults = self._reasons(live, base, action, is_rule, tier, scored)
+        reasons, faults = self._reasons(ruled, base, action, is_rule, tier, scored)
         return Judgement(
             raw_score=scored.raw_score if scored else None,
             probability=probability,
@@ -188,7 +189,7 @@ class Judge:
         closed: Closed,
         base: PolicyDecision,
         action: Action,
-        live: list[RuleHit],
+        ruled: Verdict,
         probability: float | None,
     ) -> tuple[Action, ...]:
         """The closed actions that are to be obeyed, asked for only where the action uses what is limited."""
@@ -197,13 +198,13 @@ class Judge:
         policy = self.bundle.policy
         if action != "step_up" or not policy.capacity.is_limited:
             return ()
-        is_due = bool(live) and live[0].action == action
+        is_due = ruled.action == action
         wish = Wish(base.saving, policy.expected_reviews(probability), policy.capacity, is_due)
         return tuple(closed(wish))
 
     def _reasons(
         self,
-        live: list[RuleHit],
+        ruled: Verdict,
         base: PolicyDecision,
         action: Action,
         is_rule: bool,
@@ -214,8 +215,8 @@ class Judge:
         texts = self.bundle.reasons
         if action == "approve":
             return (), ()
-        rules = rule_reasons(live, texts)
-        if base.action == "approve":
+        rules = rule_reasons(ruled.heard, texts)
+        if base.action == "approve" or ruled.is_final:
             return chosen(rules, [], None), ()
         price = None if is_rule or not base.price else texts.prices[base.price]
         if tier != "model":
@@ -284,8 +285,11 @@ def _explainer(bundle: Bundle, booster: Booster) -> Explain:
     return explain if is_same else booster.contributions
 
 
-def _strongest(live: list[RuleHit], base: Action) -> tuple[Action, bool]:
-    """The stronger of rules and base, and whether it is the rules'; `live` has the strongest action first."""
-    if live and ACTIONS.index(live[0].action) > ACTIONS.index(base):
-        return live[0].action, True
+def _strongest(ruled: Verdict, base: Action) -> tuple[Action, bool]:
+    """The stronger of rules and policy, and whether it is the rules'; after an approving rule the policy is
+    not heard."""
+    if ruled.is_final and ruled.action is not None:
+        return ruled.action, True
+    if ruled.action is not None and ACTIONS.index(ruled.action) > ACTIONS.index(base):
+        return ruled.action, True
     return base, False

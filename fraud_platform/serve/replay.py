@@ -62,11 +62,11 @@ def replay(judge: Judge, record: DecisionRecord, observation: Observation | None
 
 
 def judged_again(judge: Judge, record: DecisionRecord) -> Judgement:
-    """By the rung of the ladder that answered then, with the actions that had no capacity then."""
+    """By the rung of the ladder that answered then, under the capacity that there was."""
     if record.tier == "fixed":
         return judge.fixed_answer()
-    is_scored = record.raw_score is not None
-    return judge.judge(record.request, record.vector, closed=record.closed_actions, can_score=is_scored)
+    can_score = record.raw_score is not None
+    return judge.judge(record.request, record.vector, closed=record.closed_actions, can_score=can_score)
 
 
 def differing_parts(record: DecisionRecord, again: DecisionRecord) -> tuple[str, ...]:

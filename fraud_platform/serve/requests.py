@@ -22,7 +22,13 @@ from fraud_platform.schema import (
     LabelEvent,
     Transaction,
 )
-from fraud_platform.serve.card_numbers import HIDDEN, holds_card_number, is_card_number, many_digits
+from fraud_platform.serve.card_numbers import (
+    HIDDEN,
+    holds_card_number,
+    is_card_number,
+    many_digits,
+    may_be_shown,
+)
 
 TEXT_LENGTH_MAX = 256
 ECHO_LENGTH_MAX = 64
@@ -158,11 +164,9 @@ def _shown(value: Any) -> Any:
     """A value as an error may echo it: short, and never a card number."""
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, int | float) and is_card_number(value):
+    if not may_be_shown(value):
         return HIDDEN
     text = str(value)
-    if isinstance(value, str) and holds_card_number(text):
-        return HIDDEN
     return value if len(text) <= ECHO_LENGTH_MAX else text[:ECHO_LENGTH_MAX] + "..."
 
 

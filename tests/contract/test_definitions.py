@@ -53,6 +53,7 @@ ASSETS = {
     "train/candidate",
     "evaluate/evaluation",
     "evaluate/tails",
+    "evaluate/rules_backtest",
     "register/model_version",
     "package/bundle",
     "package/bento",
@@ -92,8 +93,8 @@ CHECKS = {
     ),
     "training/training_set:unique_training_set_transaction_id",
 }
-ASIDE = "evaluate/tails"
-"""It informs, and nothing waits for it."""
+ASIDE = {"evaluate/tails", "evaluate/rules_backtest"}
+"""They inform, and nothing waits for them."""
 NOT_BLOCKING = {"register/model_version:gate": "a version that failed stays as evidence; approve refuses it"}
 
 
@@ -154,7 +155,7 @@ def test_the_learning_job_goes_from_the_world_to_a_version(defs: dg.Definitions)
     layer = defs.resolve_job_def("learning").asset_layer
     names = {_name(key) for key in layer.selected_asset_keys}
     later = ("package/", "serve/", "monitor/")
-    assert names == {name for name in ASSETS if not name.startswith(later)} - {ASIDE}
+    assert names == {name for name in ASSETS if not name.startswith(later)} - ASIDE
 
 
 def test_the_schedules_run_by_themselves(defs: dg.Definitions) -> None:
@@ -236,7 +237,7 @@ def test_new_data_goes_on_to_everything_that_is_made_from_it(events: Events) -> 
 
 def test_a_candidate_goes_on_to_its_evaluation_and_version(events: Events) -> None:
     events.materialized("train/candidate")
-    assert events.requested() == {"evaluate/evaluation", "evaluate/tails", "register/model_version"}
+    assert events.requested() == {"evaluate/evaluation", "register/model_version"} | ASIDE
 
 
 @pytest.mark.parametrize(
@@ -260,8 +261,9 @@ def test_what_teaches_and_what_is_released_waits_for_parity(graph, name: str) ->
     assert dg.AssetKey(["features", "parity"]) in graph.get(dg.AssetKey(name.split("/"))).parent_keys
 
 
-def test_nothing_waits_for_the_report_on_tails(graph) -> None:
-    assert not graph.get(dg.AssetKey(ASIDE.split("/"))).child_keys
+@pytest.mark.parametrize("name", sorted(ASIDE))
+def test_nothing_waits_for_what_only_informs(graph, name: str) -> None:
+    assert not graph.get(dg.AssetKey(name.split("/"))).child_keys
 
 
 def test_features_that_failed_parity_do_not_become_a_training_set(events: Events) -> None:

@@ -27,6 +27,8 @@ from fraud_platform.serve.golden import check_golden, with_golden
 from tests.faults import Running
 
 NOW_MS = 1_790_000_000_000
+PATIENT_MS = 5_000
+"""A busy machine is no reason to answer without the model here."""
 Build = Callable[..., dict[str, Any]]
 
 
@@ -61,7 +63,9 @@ def bundles(parts: BundleParts, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 @pytest.fixture
 def running(bundles: dict[str, Path], tmp_path: Path) -> Iterator[Running]:
-    settings = ServiceSettings(bundles["old"], tmp_path / "state", spill=tmp_path / "spill")
+    settings = ServiceSettings(
+        bundles["old"], tmp_path / "state", spill=tmp_path / "spill", deadline_ms=PATIENT_MS
+    )
     with Running(settings, lambda: NOW_MS) as running:
         yield running
 

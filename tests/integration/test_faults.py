@@ -32,6 +32,8 @@ from tests.servers import free_port, missing_redis, redis_says
 NOW_MS = 1_790_000_000_000
 Build = Callable[..., dict[str, Any]]
 PATIENCE_S = 30.0
+DEADLINE_MS = 250
+"""More than by default: other tests share the machine."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, tiny_parts: BundleParts) ->
 
 @pytest.fixture
 def settings(bundle: Path, tmp_path: Path) -> ServiceSettings:
-    return ServiceSettings(bundle, tmp_path / "state", spill=tmp_path / "spill")
+    return ServiceSettings(bundle, tmp_path / "state", spill=tmp_path / "spill", deadline_ms=DEADLINE_MS)
 
 
 @pytest.fixture

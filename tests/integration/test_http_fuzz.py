@@ -6,6 +6,7 @@ FUZZ=10000 sends so many schema-driven requests instead of a few hundred.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -129,6 +130,19 @@ def test_the_document_names_every_path_and_every_scope(world: World) -> None:
         assert ({"401", "403", "429"} <= statuses) == bool(route.scope)
 
 
+def test_the_documents_examples_are_taken(world: World) -> None:
+    for path, route in ROUTES.items():
+        if route.method == "POST":
+            operation = ask(world.api, "GET", "/openapi.json").json["paths"][path]["post"]
+            name = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/")[-1]
+            schema = ask(world.api, "GET", "/openapi.json").json["components"]["schemas"][name]
+            before = world.kept
+            answer = ask(world.api, "POST", path, schema["examples"][0], world.headers)
+            world.answered(path, answer.status, answer.body, before)
+            assert answer.status in (200, 202)
+            assert not [one for one in answer.json.get("results", []) if "problem" in one]
+
+
 def test_schema_driven_requests_get_what_the_document_says(world: World, document: Any) -> None:
     load_all_checks()
     checks = [CHECKS.get_one(name) for name in CHECKED]
@@ -190,6 +204,8 @@ def _plausible(body: Any, ages: list[int]) -> None:
 
 
 CARD = b"4111111111111111"
+ALONE = re.compile(rb"(?<!\d)" + CARD + rb"(?!\d)")
+"""Between other digits it is a part of a longer number, which is nobody's card."""
 FRAGMENTS = (
     *(sign.encode() for sign in "{}[]\",:-'"),
     *(b"null", b"true", b"NaN", b"Infinity", b"1e999", b"-0.0", b"9" * 400, b"0.1e-400", b"/* */", b"\\x"),
@@ -232,7 +248,7 @@ def test_broken_bytes_are_refused_as_problems_and_no_card_number_is_kept_or_repe
         before = world.kept
         answer = ask(world.api, "POST", path, body, world.headers)
         assert answer.status in (200, 202, 409, 413, 422), answer
-        assert CARD not in answer.body
+        assert not ALONE.search(answer.body)
         kind = "application/json" if answer.status < 300 else "application/problem+json"
         assert answer.headers["content-type"] == kind
         assert msgspec.json.decode(answer.body)
@@ -241,7 +257,7 @@ def test_broken_bytes_are_refused_as_problems_and_no_card_number_is_kept_or_repe
     send()
     printed = capfd.readouterr()
     assert CARD.decode() not in printed.out + printed.err + caplog.text
-    assert not [file for file in world.state.rglob("*") if file.is_file() and CARD in file.read_bytes()]
+    assert not [file for file in world.state.rglob("*") if file.is_file() and ALONE.search(file.read_bytes())]
 
 
 @pytest.mark.parametrize("path", [*ROUTES, DECISIONS + "/t1"])

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from fraud_platform.adapters.bento_server import RunningService, ServiceError, f
 from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
 from fraud_platform.adapters.decision_log import verify
 from fraud_platform.adapters.journal import read_decisions
+from fraud_platform.adapters.keys_file import add_key, revoke_key
 from fraud_platform.errors import BundleError
 from fraud_platform.package import BundleParts
 
@@ -51,10 +53,12 @@ def service(home: Path, bento: BuiltBento) -> Iterator[RunningService]:
         yield service
 
 
-def ask(service: RunningService, path: str, content: object = None) -> tuple[int, dict[str, Any], str]:
+def ask(
+    service: RunningService, path: str, content: object = None, key: str = ""
+) -> tuple[int, dict[str, Any], str]:
     """Status, JSON body and content type; a POST when there is content."""
     body = None if content is None else msgspec.json.encode(content)
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", **({"authorization": f"Bearer {key}"} if key else {})}
     request = urllib.request.Request(service.url + path, data=body, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
@@ -113,6 +117,30 @@ def test_a_problem_over_http(service: RunningService, transaction_request: Build
     assert "1111 1111" not in service.log.read_text()
 
 
+def test_a_card_number_in_a_path_or_a_query_is_neither_answered_nor_logged(service: RunningService) -> None:
+    for path in (
+        "/v1/decisions/4111111111111111",
+        "/4111111111111111",
+        "/v1/decisions/t1?card=4111111111111111",
+    ):
+        status, said, kind = ask(service, path)
+        assert (status, kind) == (400 if "?" in path else 404, "application/problem+json")
+        assert "4111" not in str(said)
+    assert "4111" not in service.log.read_text()
+
+
+def test_a_batch_and_the_document_over_http(service: RunningService, transaction_request: Build) -> None:
+    request = transaction_request(event_time=10**12, transaction_id="b1")
+    status, said, _ = ask(service, "/v1/decisions/batch", {"transactions": [request, {}]})
+    assert (status, [list(one) for one in said["results"]]) == (200, [["decision"], ["problem"]])
+    assert "/v1/decisions/batch" in ask(service, "/openapi.json")[1]["paths"]
+    with urllib.request.urlopen(service.url + "/docs", timeout=10) as answer:
+        page = answer.read().decode()
+    assert "/v1/decisions/batch" in page
+    assert "<script" not in page
+    assert "://" not in page
+
+
 def test_probes_labels_and_metrics(service: RunningService) -> None:
     label = {"transaction_id": "t1", "source": "chargeback", "outcome": "fraud", "known_at": 10**12 + 5}
     assert ask(service, "/v1/labels", label)[0] == 202
@@ -121,6 +149,14 @@ def test_probes_labels_and_metrics(service: RunningService) -> None:
             assert answer.status == 200
             said = answer.read().decode()
     assert "fraud_decisions_total" in said
+    assert ask(service, "/livez")[1] == {"status": "alive"}
+    assert ask(service, "/readyz")[1].keys() == {"bundle_id", "status"}
+
+
+def test_nothing_is_served_beside_the_documented_interface(service: RunningService) -> None:
+    """The server's own pages and probes once came first, and told of an interface that was not this one."""
+    for path in ("/", "/docs.json", "/schema.json", "/healthz", "/static_content/index.css"):
+        assert ask(service, path)[::2] == (404, "application/problem+json")
 
 
 def test_a_killed_worker_is_replaced_and_nothing_answered_is_lost(
@@ -162,6 +198,37 @@ def test_it_stops_what_it_started_and_starts_again_with_its_state(
     assert verify(state / "decisions") == {"worker-1": 1}
     with start_service(bento.path, free_port(), state) as second:
         assert ask(second, "/v1/decisions", request)[1] == {**decision, "is_repeat": True}
+
+
+def test_a_service_asks_for_the_keys_that_the_environment_names(
+    home: Path, bento: BuiltBento, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = home / "keys.yaml"
+    key = add_key(keys, "reader", ["read"], date(2026, 1, 1), None, None)
+    monkeypatch.setenv("FRAUD_PLATFORM_KEYS", str(keys))
+    with start_service(bento.path, free_port(), home / "keyed") as service:
+        assert ask(service, "/v1/decisions/t1")[0] == 401
+        assert ask(service, "/v1/decisions/t1", key=key)[0] == 404
+        assert ask(service, "/v1/labels", {}, key=key)[0] == 403
+        revoke_key(keys, "reader", date(2026, 1, 1))
+        deadline = time.monotonic() + 30
+        while ask(service, "/v1/decisions/t1", key=key)[0] == 404:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert ask(service, "/v1/decisions/t1", key=key)[0] == 401
+        assert key not in service.log.read_text()
+
+
+def test_a_service_without_a_word_on_keys_refuses_to_start(home: Path, bento: BuiltBento) -> None:
+    """As in a container: nothing but what the image sets is in the environment."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    port = free_port()
+    command = [sys.executable, "-m", "bentoml", "serve", str(bento.path), "--port", str(port)]
+    env = {**kept, "BENTOML_DO_NOT_TRACK": "True", "FRAUD_PLATFORM_STATE": str(home / "unkeyed")}
+    done = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, check=False, timeout=90)
+    assert done.returncode not in (0, None)
+    assert "FRAUD_PLATFORM_KEYS is not set: give a keys file" in done.stdout + done.stderr
+    assert not (home / "unkeyed").exists()
 
 
 def test_a_service_that_cannot_start_says_why(home: Path) -> None:

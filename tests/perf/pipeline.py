@@ -109,6 +109,7 @@ def package(platform: Platform, _: Sizes) -> Measured:
         encoder=model.encoder,
         contract=model.contract,
         rules_text=platform.rules_text,
+        lists_text=platform.lists_text,
         policy_text=platform.policy_text,
         reasons_text=load_reasons_text(),
         reference=Reference.from_json((settings.reports / "reference.json").read_bytes()),

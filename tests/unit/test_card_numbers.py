@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import hashlib
 import random
 import uuid
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fraud_platform.schema import looks_like_card_number
+from fraud_platform.serve import card_numbers
 from fraud_platform.serve.card_numbers import holds_card_number, is_card_number
 
 NUMBERS = (
@@ -112,3 +114,7 @@ def test_a_number_may_be_a_card_number(value: float) -> None:
 )
 def test_most_numbers_are_none(value: float) -> None:
     assert not is_card_number(value)
+
+
+def test_the_examples_of_the_docstrings_run() -> None:
+    assert doctest.testmod(card_numbers).failed == 0

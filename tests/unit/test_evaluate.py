@@ -23,7 +23,7 @@ from fraud_platform.evaluate import (
 from fraud_platform.evaluate.money import rule_actions, threshold_costs
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.policy import Fallback, Policy, load_policy
-from fraud_platform.rules import RuleSet
+from fraud_platform.rules import rules_from_yaml
 from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
 from fraud_platform.train import Candidate, Part, Split, TrainParams, train
 
@@ -36,9 +36,9 @@ CONTRACT = FeatureContract(
         Feature(name="channel", kind="category", description="Channel"),
     ),
 )
-RULES = RuleSet.from_yaml(
+RULES = rules_from_yaml(
     """
-version: 1
+version: 2
 rules:
   - name: reported
     mode: live
@@ -46,9 +46,10 @@ rules:
     action: decline
     code: R01
     text: Reported
-    all: [{feature: card_reports, op: ">=", value: 3}]
+    owner: tests
+    when: card_reports >= 3
 """,
-    CONTRACT.names,
+    CONTRACT.dtypes,
 )
 PARAMS = TrainParams(rounds_max=40, early_stopping_rounds=10, min_data_in_leaf=20, legit_share=0.5)
 

@@ -17,13 +17,14 @@ REASONS = ReasonTexts.from_yaml(load_reasons_text())
 
 
 def used(name: str, gains: dict[str, float] | None = None) -> Usage:
-    found = usages(CONTRACT, load_rules(CONTRACT.names), REASONS, gains)
+    found = usages(CONTRACT, load_rules(CONTRACT.dtypes), REASONS, gains)
     return found[CONTRACT.index(name)]
 
 
 def test_rules_row_expressions_and_reason_are_found() -> None:
     one = used("card_txn_count_30d")
     assert one.rules == ("first_purchase_large",)
+    assert used("customer_age_seconds").rules == ("new_customer_large",), "in shadow"
     assert one.read_by == ("card_burst_share_24h",)
     assert one.reason == "M07"
     assert one.gain_share is None

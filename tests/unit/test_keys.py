@@ -19,7 +19,7 @@ from fraud_platform.adapters.keys import KeyRefusedError, Keyring, read_keys
 from fraud_platform.adapters.keys_file import add_key, revoke_key
 from fraud_platform.adapters.metrics import Metrics
 from fraud_platform.cli import app
-from fraud_platform.errors import SettingsError
+from fraud_platform.errors import RequestError, SettingsError
 from tests.asgi import JSON, ask
 
 TODAY = date(2026, 6, 1)
@@ -37,13 +37,21 @@ class Hands:
 
 
 class Nothing:
-    """A decider that knows no transaction."""
+    """A service that knows no transaction, and has nothing to do."""
+
+    waiting: dict[str, int] = {}
 
     class bundle:
         id = "b"
 
-    def decision(self, transaction_id: str) -> None:
+    async def decide_all(self, requests: list[bytes]) -> list[RequestError]:
+        return [RequestError("body", None, "is not decided here") for _ in requests]
+
+    async def decision(self, transaction_id: str) -> None:
         return None
+
+    def decide(self, request: bytes) -> None:
+        raise RequestError("transaction_id", None, "is required")
 
 
 def reason(keyring: Keyring, key: str) -> str:
@@ -134,6 +142,23 @@ def test_a_file_that_is_broken_while_it_is_served_changes_nothing(
     path.write_text(whole.replace("name: a", "name: b"))
     monotonic.moment = 4.0
     assert keyring.key(key).name == "b"
+
+
+def test_a_file_behind_a_link_is_followed_when_the_link_moves(tmp_path: Path) -> None:
+    """As Kubernetes changes a mounted secret: the link moves, and the folder that it led to is deleted."""
+    first, second, link, monotonic = tmp_path / "1", tmp_path / "2", tmp_path / "now", Hands(0.0)
+    keys = [add_key(folder / "keys.yaml", "a", ["read"], TODAY, None, None) for folder in (first, second)]
+    link.symlink_to(first)
+    settings = HttpSettings.from_env({KEYS_VARIABLE: str(link / "keys.yaml")})
+    assert settings.keys is not None
+    keyring = Keyring(settings.keys, lambda: NOW_S, monotonic)
+    assert keyring.key(keys[0]).name == "a"
+    link.unlink()
+    link.symlink_to(second)
+    (first / "keys.yaml").unlink()
+    monotonic.moment = 1.0
+    assert reason(keyring, keys[0]) == "unknown"
+    assert keyring.key(keys[1]).name == "a"
 
 
 @pytest.mark.parametrize(
@@ -232,6 +257,15 @@ def test_more_than_the_rate_is_told_when_to_come_again(tmp_path: Path) -> None:
     assert b'fraud_rate_limited_total{key="slow"} 1.0' in counted
 
 
+def test_a_batch_counts_as_many_times_as_it_has_transactions(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    key = add_key(path, "shop", ["decide"], TODAY, 2.0, None)
+    api, batch = served(keys=path), {"transactions": [{}] * 10}
+    answers = [ask(api, "POST", "/v1/decisions/batch", batch, bearer(key)) for _ in range(2)]
+    assert [answer.status for answer in answers] == [200, 429]
+    assert 4 <= int(answers[1].headers["retry-after"]) <= 5
+
+
 def test_a_bucket_allows_its_rate_and_a_second_of_it_at_once() -> None:
     clock = Hands(0.0)
     bucket = Bucket(10.0, clock)
@@ -256,7 +290,7 @@ def test_settings_need_a_word_on_keys() -> None:
         "FRAUD_PLATFORM_OPEN_METRICS": "1",
     }
     found = HttpSettings.from_env(chosen)
-    assert (found.keys, found.body_seconds, found.is_metrics_open) == (Path("k.yaml").resolve(), 1.5, True)
+    assert (found.keys, found.body_seconds, found.is_metrics_open) == (Path("k.yaml").absolute(), 1.5, True)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from fraud_platform.package import (
 )
 from fraud_platform.package.bundle import FILES, MANIFEST
 from fraud_platform.policy import load_policy_text
-from fraud_platform.rules import load_rules, load_rules_text
+from fraud_platform.rules import load_lists_text, load_rules, load_rules_text
 
 CONTRACT = load_contract()
 
@@ -34,6 +34,7 @@ def parts() -> BundleParts:
         encoder=CategoryEncoder(dict.fromkeys(CONTRACT.category_names, ("a", "b"))),
         contract=CONTRACT,
         rules_text=load_rules_text(),
+        lists_text=load_lists_text(),
         policy_text=load_policy_text(),
         reasons_text=load_reasons_text(),
         reference=Reference.of({"amount_minor": np.array([1.0, 2.0, np.nan])}, np.array([0.1, 0.2, 0.3])),
@@ -108,6 +109,17 @@ def test_a_part_that_cannot_be_read_back_is_never_written(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_lists_are_a_part_of_the_bundle(tmp_path: Path) -> None:
+    lists_text = load_lists_text().replace("tokens: []", "tokens: [tok]", 1)
+    built = build_bundle(replace(parts(), lists_text=lists_text), tmp_path)
+    assert built.id != build_bundle(parts(), tmp_path).id
+    loaded = load_bundle(bundle_path(tmp_path, built.id))
+    assert [name for name, one in loaded.rules.lists.items() if one.tokens] == ["blocked_cards"]
+    card = load_lists_text().replace("tokens: []", "tokens: ['4111111111111111']", 1)
+    with pytest.raises(BundleError, match=r"lists\.yaml cannot be read: .*\(hidden\)"):
+        build_bundle(replace(parts(), lists_text=card), tmp_path)
+
+
 def test_a_bundle_of_another_contract_is_refused(tmp_path: Path) -> None:
     bundle = build_bundle(parts(), tmp_path)
     check_contract(bundle, CONTRACT.hash)
@@ -131,7 +143,7 @@ def test_a_feature_without_a_family_is_named() -> None:
 
 
 def test_the_shipped_rules_read_features_that_exist() -> None:
-    assert set(load_rules(CONTRACT.names).feature_names) <= set(CONTRACT.names)
+    assert set(load_rules(CONTRACT.dtypes).feature_names) <= set(CONTRACT.names)
 
 
 def test_a_distribution_counts_every_row_once() -> None:

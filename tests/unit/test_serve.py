@@ -11,6 +11,7 @@ import lightgbm
 import msgspec
 import numpy as np
 import pytest
+import yaml
 
 from fraud_platform import package
 from fraud_platform.adapters.spill import Spill
@@ -167,6 +168,33 @@ def test_a_shadow_rule_is_recorded_and_changes_nothing(judge: Judge, transaction
     small = transaction(transaction_request, amount_minor=100)
     judged = judge.judge(small, vector(amount_minor=100.0, ip_card_distinct_24h=50.0))
     assert (judged.action, judged.rules, judged.shadow_rules) == ("approve", (), ("ip_of_many_cards",))
+
+
+def listed(parts: BundleParts, **tokens: str) -> Judge:
+    """A judge whose lists hold these tokens."""
+    lists = yaml.safe_load(parts.lists_text)
+    for name, token in tokens.items():
+        lists["lists"][name]["tokens"] = [token]
+    return Judge(package.build(replace(parts, lists_text=yaml.safe_dump(lists))))
+
+
+def test_lists_are_asked_of_the_request_and_an_allowed_one_is_not_asked_further(
+    tiny_parts: BundleParts, transaction_request: Build
+) -> None:
+    judge = listed(tiny_parts, trusted_cards="friend", blocked_devices="foe")
+    friend = transaction(transaction_request, card_id="friend", amount_minor=10**11)
+    allowed = judge.judge(friend, vector(amount_minor=1e11, **TESTING))
+    assert (allowed.action, allowed.decided_by, allowed.reasons) == ("approve", "rule", ())
+    assert allowed.rules == ("card_testing", "card_velocity", "trusted_card")
+    stranger = transaction(transaction_request, card_id="stranger", amount_minor=10**11)
+    assert judge.judge(stranger, vector(amount_minor=1e11, **TESTING)).action == "decline"
+    stolen = transaction(transaction_request, card_id="friend", device_id="foe", amount_minor=10**11)
+    blocked = judge.judge(stolen, vector(amount_minor=1e11, **TESTING))
+    assert (blocked.action, blocked.decided_by) == ("decline", "rule")
+    assert [reason.code for reason in blocked.reasons] == ["R13"], (
+        "what stands after the allow list is unheard"
+    )
+    judge.close()
 
 
 def test_a_large_amount_alone_still_has_a_reason(tiny_parts: BundleParts, transaction_request: Build) -> None:

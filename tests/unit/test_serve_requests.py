@@ -121,6 +121,45 @@ def test_a_card_number_in_the_wrong_place_is_not_echoed_either(
     assert "1111" not in f"{error} {error.value} {error.rule} {error.field}"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"transaction_id": "tx-4111111111111111"},
+        {"channel": "paid with 4111.1111.1111.1111 today"},
+        {"extras": {"known": "4111111111111111"}},
+        {"extras": {"known": 4111111111111111}},
+        {"extras": {"known": 4111111111111111.0}},
+        {"latitude": 4111111111111111.0},
+        {"event_time": 94111111111111111999},
+        {"currency": "94111111111111111999"},
+        {"merchant_id": "4111111111111111" + "9" * 400},
+        {"x 4111111111111111 y": 1},
+    ],
+)
+def test_a_card_number_within_something_longer_is_not_echoed(
+    transaction_request: Build, change: dict[str, Any]
+) -> None:
+    error = refused(transaction_request(**change))
+    assert "1111" not in f"{error} {error.value} {error.rule} {error.field}"
+
+
+def test_a_value_of_an_enumeration_is_not_repeated() -> None:
+    label = {
+        "transaction_id": "t1",
+        "source": "chargeback",
+        "outcome": "4111111111111111",
+        "known_at": NOW_MS,
+    }
+    with pytest.raises(RequestError) as caught:
+        parse_label(msgspec.json.encode(label), NOW_MS)
+    assert "1111" not in f"{caught.value} {caught.value.value} {caught.value.rule}"
+
+
+def test_a_numeric_id_is_taken_with_a_letter_among_its_digits(transaction_request: Build) -> None:
+    assert "a letter among its digits" in refused(transaction_request(card_id="4111111111111111")).rule
+    assert parse_transaction(transaction_request(card_id="41111111n11111111"), NOW_MS)
+
+
 def test_the_earliest_time_is_that_of_ingest() -> None:
     assert EARLIEST_TIME_MS == INGEST_EARLIEST_TIME_MS
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import doctest
 import hashlib
 import hmac
 from base64 import b32encode
@@ -14,19 +14,18 @@ import duckdb
 import pytest
 from typer.testing import CliRunner
 
-from fraud_platform import package
+from fraud_platform.adapters import tokens
 from fraud_platform.adapters.http import Api
 from fraud_platform.adapters.http_settings import HttpSettings
-from fraud_platform.adapters.journal import Journal, read_decisions
-from fraud_platform.adapters.lmdb import LmdbStore
+from fraud_platform.adapters.journal import read_decisions
 from fraud_platform.adapters.metrics import Metrics
+from fraud_platform.adapters.online import OnlineService
 from fraud_platform.adapters.token_files import tokenise_file
 from fraud_platform.adapters.tokens import Tokeniser, canonical_id
 from fraud_platform.cli import app
 from fraud_platform.errors import RequestError, SettingsError, SourceError
 from fraud_platform.package import BundleParts
-from fraud_platform.serve import Decider
-from tests.asgi import Answered, ask
+from tests.asgi import Answered, ask, online_service
 
 NOW_MS = 1_790_000_000_000
 KEY = bytes(range(100, 140))
@@ -42,22 +41,17 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def decider(tiny_parts: BundleParts, state: Path) -> Iterator[Decider]:
-    bundle = package.build(tiny_parts)
-    with contextlib.ExitStack() as stack:
-        store = stack.enter_context(LmdbStore.open(state / "store", bundle.contract))
-        journal = stack.enter_context(Journal(state))
-        decider = Decider(bundle, store, journal, lambda: NOW_MS)
-        stack.callback(decider.close)
-        yield decider
+def service(tiny_parts: BundleParts, state: Path) -> Iterator[OnlineService]:
+    with online_service(tiny_parts, state, NOW_MS) as service:
+        yield service
 
 
 @pytest.fixture(scope="module")
-def api(decider: Decider, tmp_path_factory: pytest.TempPathFactory) -> Api:
+def api(service: OnlineService, tmp_path_factory: pytest.TempPathFactory) -> Api:
     key = tmp_path_factory.mktemp("key") / "token.key"
     key.write_bytes(KEY)
     api = Api()
-    api.start(decider, Metrics(), HttpSettings(token_key=key))
+    api.start(service, Metrics(), HttpSettings(token_key=key))
     return api
 
 
@@ -178,9 +172,9 @@ def test_the_same_raw_request_again_is_a_repeat(api: Api, raw_request: Build) ->
     assert again.json == {**first.json, "is_repeat": True}
 
 
-def test_without_a_token_key_raw_ids_are_refused(decider: Decider, raw_request: Build) -> None:
+def test_without_a_token_key_raw_ids_are_refused(service: OnlineService, raw_request: Build) -> None:
     api = Api()
-    api.start(decider, Metrics())
+    api.start(service, Metrics())
     answer = post(api, raw_request(RAW, transaction_id="t-no-key"))
     assert (answer.status, answer.json["field"]) == (422, "raw")
     assert "FRAUD_PLATFORM_TOKEN_KEY_FILE" in answer.json["rule"]
@@ -238,3 +232,7 @@ def test_the_command_line_tokenises_a_file(tmp_path: Path) -> None:
     assert CARD not in done.output
     token = Tokeniser(KEY).token("card_number", CARD)
     assert (tmp_path / "out.csv").read_text().split() == ["pan,shop", f"{token},s"]
+
+
+def test_the_examples_of_the_docstrings_run() -> None:
+    assert doctest.testmod(tokens).failed == 0
