@@ -11,6 +11,7 @@ means (`serve.record`).
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from fraud_platform.errors import DecisionLogError
 
 INDEX = "index"
 REMOVED = "removed.json"
+OWN_FILE = re.compile(r"lock|\.?removed\.json|\d{16}\.jsonl")
 GENESIS = "0" * 64
 INDEX_MAP_BYTES = 1 << 36
 """Address space, not disk."""
@@ -214,8 +216,7 @@ def segments_of(chain: Path) -> list[int]:
 
 def strangers_of(chain: Path) -> list[Path]:
     """Files in a chain's folder that are none of the log's."""
-    own = {"lock", REMOVED, *(segment_path(chain, segment).name for segment in segments_of(chain))}
-    return sorted(path for path in chain.glob("*") if path.name not in own)
+    return sorted(path for path in chain.glob("*") if not OWN_FILE.fullmatch(path.name))
 
 
 def segment_path(chain: Path, segment: int) -> Path:

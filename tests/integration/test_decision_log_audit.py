@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -13,11 +15,27 @@ from hypothesis import strategies as st
 
 from fraud_platform.adapters.decision_log import DecisionLog
 from fraud_platform.adapters.decision_log_audit import check_log, heads_of
-from fraud_platform.adapters.journal import Journal
+from fraud_platform.adapters.erasure import erase_customer
+from fraud_platform.adapters.journal import Journal, read_decisions
 from fraud_platform.adapters.sealed_records import key_of
 from fraud_platform.errors import DecisionLogError
+from fraud_platform.settings import PROJECT_ROOT
 from tests.records import decision
 
+WRITER = """
+import sys
+from itertools import count
+from pathlib import Path
+from fraud_platform.adapters.erasure import erase_customer
+from fraud_platform.adapters.journal import Journal, read_decisions
+from tests.records import decision
+with Journal(Path(sys.argv[1])) as journal:
+    journal._decisions._segment_bytes = 20_000
+    for number in count():
+        journal.append(decision(number))
+        if number == 10:
+            print("ready", flush=True)
+"""
 RECORDS = 24
 QUIET = {
     "deadline": None,
@@ -194,6 +212,34 @@ def test_lines_that_no_index_knows_are_found(log: Path, attacked: Path) -> None:
     shutil.rmtree(attacked / "index")
     shutil.copytree(log / "index", attacked / "index")
     assert "not in the index" in check_log(attacked).findings[0]
+
+
+def test_a_running_service_is_no_finding_and_may_lose_a_person(tmp_path: Path) -> None:
+    """It writes, rotates and caches keys meanwhile."""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=PROJECT_ROOT
+    )
+    try:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        counts = []
+        for number in range(12):
+            report = check_log(tmp_path / "decisions", key_of=key_of)
+            assert report.findings == ()
+            counts.append(report.counts["worker-1"])
+            if number == 5:
+                erased = erase_customer(tmp_path, "anna1", by="Ada", reason="asked", at=1)
+                assert erased.decisions > 3
+    finally:
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()  # type: ignore[union-attr]
+    assert counts == sorted(counts)
+    assert counts[-1] > counts[0]
+    decided = list(read_decisions(tmp_path, with_erased=True))
+    assert sum(one.record.is_erased for one in decided) >= erased.decisions
+    again = {one.slot for one in decided if one.record.request.customer_id == "anna1"}
+    assert again == {3}  # the person came again and has another key
 
 
 def test_a_segment_holds_one_day(tmp_path: Path) -> None:
