@@ -207,7 +207,7 @@ class Service:
 
     def _first_judge(self) -> Judge:
         """The wanted bundle, where it was wanted instead of the service's own; its own; where that does not
-        hold, the last that did; its rules alone, where it is only the model. BundleError where nothing is left.
+        hold, the last that did; its rules alone, where it is only the model. BundleError where none is left.
         """
         own = self._settings.bundle
         try:

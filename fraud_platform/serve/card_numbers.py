@@ -3,9 +3,9 @@
 The whole of a value is refused by `schema.looks_like_card_number`, as in ingest: 13 to 19 digits that pass
 the Luhn check. One random number in ten does, so within a longer text digits must also have a card network's
 prefix and length, and begin and end where digits or groups of digits do. Text of 32 or more hexadecimal
-digits with a letter among them, and UUIDs, are taken as opaque: of SHA-256 hashes in hexadecimal one in some
-2,500 would be refused by chance otherwise, and its card with it for ever. Base32, base62 and base64 have too
-few digits for that.
+digits with a letter among them, UUIDs, and 16 or more that stand alone with two letters are taken as opaque:
+of SHA-256 hashes in hexadecimal one in some 2,500 would be refused by chance otherwise, and its card with it
+for ever. Base32, base62 and base64 have too few digits for that.
 
 Belongs here: the question, and what is shown instead. Does not belong here: which fields are asked
 (`requests`).
@@ -30,6 +30,7 @@ _GROUPS = re.compile(r"\d+")
 _OPAQUE = re.compile(
     r"(?<![0-9a-fA-F])(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![0-9a-fA-F])"
     r"|(?=[0-9]*[a-fA-F])[0-9a-fA-F]{32,})"
+    r"|(?<![0-9a-zA-Z])(?=(?:[0-9]*[a-fA-F]){2})[0-9a-fA-F]{16,}(?![0-9a-zA-Z])"
 )
 _ISSUED = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})"  # Visa

@@ -66,10 +66,16 @@ def lognormal(rng: np.random.Generator, median: Floats | float, spread: Floats |
     return median * np.exp(spread * rng.standard_normal(size))
 
 
+_LETTERS = bytes.maketrans(b"0123456789", b"ghijklmnop")
+
+
 def tokens(rng: np.random.Generator, prefix: str, count: int) -> Texts:
-    """`count` different opaque ids such as c_5f3a09c1d27be684: a prefix and 64 random bits."""
+    """`count` different opaque ids such as c_lfjapimhdinbekoc: a prefix and 64 random bits, as letters, which
+    nobody takes for a card number."""
     while True:
-        text = np.frombuffer(rng.bytes(8 * count).hex().encode(), dtype="S16").astype("U16")
+        text = np.frombuffer(rng.bytes(8 * count).hex().encode().translate(_LETTERS), dtype="S16").astype(
+            "U16"
+        )
         if np.unique(text).size == count:
             return np.char.add(prefix, text)
 

@@ -21,13 +21,13 @@ lists:
 RULES = """
 version: 2
 rules:
-  - {name: fast, mode: live, priority: 9, action: decline, code: T1, text: Fast, owner: team,
+  - {name: fast, mode: live, priority: 9, action: decline, code: T1, owner: team,
      when: speed >= 10}
-  - {name: large, mode: shadow, priority: 8, action: step_up, code: T2, text: Large, owner: team,
+  - {name: large, mode: shadow, priority: 8, action: step_up, code: T2, owner: team,
      when: request.amount >= 100, until: 2000-01-01}
-  - {name: odd, mode: off, priority: 7, action: step_up, code: T3, text: Odd, owner: team,
+  - {name: odd, mode: off, priority: 7, action: step_up, code: T3, owner: team,
      when: "!known.device_id"}
-  - {name: trusted, mode: live, priority: 1, action: approve, code: T4, text: Trusted, owner: team,
+  - {name: trusted, mode: live, priority: 1, action: approve, code: T4, owner: team,
      when: request.card_id in lists.trusted}
 """
 LEARNED_UNTIL = 200

@@ -45,7 +45,6 @@ rules:
     priority: 1
     action: decline
     code: R01
-    text: Reported
     owner: tests
     when: card_reports >= 3
 """,
