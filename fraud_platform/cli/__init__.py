@@ -181,6 +181,7 @@ def switch(
     switch_bundle(settings_of(dataset, None), bundle, state)
 
 
+@app.command()
 def image(
     dataset: Dataset = None,
     base: Annotated[str, typer.Option(help="Image to build on; BentoML's own where empty")] = "",

@@ -22,7 +22,7 @@ import pytest
 
 from fraud_platform.adapters.bento import build_bento
 from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
-from fraud_platform.adapters.decision_log_files import verify
+from fraud_platform.adapters.decision_log_audit import verify
 from fraud_platform.adapters.image import BENTO_PLACE, STATE, USER, BuiltImage
 from fraud_platform.adapters.journal import read_decisions
 from fraud_platform.cli.instance import INSTANCE_YAML
