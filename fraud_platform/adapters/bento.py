@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -96,10 +97,8 @@ def requirements(extra: str = EXTRA) -> list[str]:
 
     Two builds of one Bento are then the same. BentoML adds itself; what it needs is here.
     """
-    wanted = map(Requirement, metadata.requires("fraud-platform") or [])
-    names = {r.name for r in wanted if r.marker and r.marker.evaluate({"extra": extra})}
-    declared = {r.name for r in map(Requirement, metadata.requires("fraud-platform") or []) if not r.marker}
-    versions = _closure(names or declared)
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    versions = _closure(Requirement(text).name for text in project["optional-dependencies"][extra])
     return [f"{name}=={version}" for name, version in sorted(versions.items()) if name != "bentoml"]
 
 

@@ -25,8 +25,6 @@ BENTO_VARIABLE = "BENTO_PATH"
 PORT_VARIABLE = "BENTOML_PORT"
 WORKERS_VARIABLE = "FRAUD_PLATFORM_WORKERS"
 STATE_VARIABLE = "FRAUD_PLATFORM_STATE"
-KEYS_VARIABLE = "FRAUD_PLATFORM_KEYS"
-NO_KEYS = "none"
 OPTIONS_VARIABLE = "BENTOML_CONFIG_OPTIONS"
 TEMPORARY = Path("/tmp")
 WORKERS_MAX = 64
@@ -50,8 +48,11 @@ def main(arguments: Sequence[str], env: MutableMapping[str, str]) -> int:
 
 def check(env: Mapping[str, str], is_mount: Callable[[Path], bool] = os.path.ismount) -> None:
     """SettingsError for the first thing that is missing, names the wrong place or may not be used."""
-    from fraud_platform.adapters.service import ServiceSettings  # heavy, and `health` runs every few seconds
+    # Heavy, and `health` runs every few seconds.
+    from fraud_platform.adapters.http_settings import KEYS_VARIABLE, NO_KEYS, HttpSettings
+    from fraud_platform.adapters.service import ServiceSettings
 
+    HttpSettings.from_env(env)
     settings = ServiceSettings.from_env(env, Path(env[BENTO_VARIABLE]) / "src" / "bundle")
     check_state(settings.state, is_mount)
     check_writable(TEMPORARY, "BentoML keeps its metrics there", f"give the container a tmpfs at {TEMPORARY}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from fraud_platform.adapters import image_start
-from fraud_platform.adapters.bento import source_files
+from fraud_platform.adapters.bento import requirements, source_files
 from fraud_platform.adapters.image import ENVIRONMENT, ImageError, ImageSettings, build_image, containerfile
 from fraud_platform.adapters.image_start import check_secret, check_state, main, worker_options
 from fraud_platform.errors import SettingsError
@@ -27,6 +31,29 @@ def test_the_second_build_ends_as_a_user_without_a_name_and_without_a_shell() ->
 
 def test_what_a_container_starts_with_is_in_the_bento() -> None:
     assert "fraud_platform/adapters/image_start.py" in source_files()
+
+
+def test_whatever_the_bento_imports_is_among_its_requirements() -> None:
+    """cel_expr_python was declared, and a Bento of an older installation lacked it."""
+    pinned = {line.partition("==")[0] for line in requirements()} | {"bentoml"}
+    distributions = packages_distributions()
+    imported = {
+        name.partition(".")[0]
+        for path, content in source_files().items()
+        if path.endswith(".py")
+        for node in ast.walk(ast.parse(content))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and not node.level
+            else []
+        )
+    }
+    foreign = imported - set(sys.stdlib_module_names) - {"fraud_platform", "service"}
+    assert {"cel_expr_python", "lmdb", "msgspec", "numpy"} <= foreign
+    lacking = {name for name in foreign if not {*map(canonicalize_name, distributions[name])} & pinned}
+    assert lacking == set()
 
 
 def test_an_unknown_or_missing_builder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +98,7 @@ def test_workers_go_beside_the_options_that_were_given() -> None:
 
 
 def test_a_failed_check_is_one_line_and_a_status_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    env = {"BENTO_PATH": "/nowhere"}
+    env = {"BENTO_PATH": "/nowhere", "FRAUD_PLATFORM_KEYS": "none"}
     assert main(["serve"], env) == os.EX_CONFIG
     said = capsys.readouterr().err
     assert said.startswith("error: FRAUD_PLATFORM_STATE is not set")
