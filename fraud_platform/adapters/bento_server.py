@@ -61,7 +61,9 @@ class RunningService:
         self.stop()
 
 
-def start_service(bento_path: Path, port: int, state_dir: Path, *, timeout_s: float = 90.0) -> RunningService:
+def start_service(
+    bento_path: Path, port: int, state_dir: Path, *, timeout_s: float = 90.0, keys: str = ""
+) -> RunningService:
     """Serve a Bento on loopback and wait until it is ready.
 
     ServiceError for a port that is taken, and, with the end of its log, when it ended or was not ready in
@@ -79,7 +81,7 @@ def start_service(bento_path: Path, port: int, state_dir: Path, *, timeout_s: fl
         process = subprocess.Popen(
             [*command, "--host", HOST, "--port", str(port)],
             cwd=state_dir,
-            env=_environment(state_dir),
+            env=_environment(state_dir, keys),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -130,13 +132,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _environment(state_dir: Path) -> dict[str, str]:
+def _environment(state_dir: Path, keys: str) -> dict[str, str]:
     """This process's environment, without what would let the repository's code in.
 
-    On loopback no key is asked for, unless the environment names a keys file.
+    On loopback no key is asked for, unless `keys` or the environment name a keys file.
     """
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    kept.setdefault(KEYS_VARIABLE, NO_KEYS)
+    kept[KEYS_VARIABLE] = keys or kept.get(KEYS_VARIABLE) or NO_KEYS
     home = state_dir.resolve() / "bentoml"
     return {**kept, **QUIET, "BENTOML_HOME": str(home), STATE_VARIABLE: str(state_dir.resolve())}
 

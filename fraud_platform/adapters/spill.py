@@ -11,6 +11,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
@@ -42,7 +43,7 @@ class Spill:
         self._records: dict[str, DecisionRecord] = {}
         self._bytes = 0
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = _first_free(folder)
+        self._path, self._file = _first_free(folder)
         self._take_over()
 
     def put(self, record: DecisionRecord) -> bool:
@@ -82,6 +83,11 @@ class Spill:
             return tuple(self._records.values())
 
     def close(self) -> None:
+        """An empty file is removed: nothing is left in shared memory of a service that has ended well."""
+        if not self._records:
+            self._path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._path.parent.rmdir()
         os.close(self._file)
 
     def _take_over(self) -> None:
@@ -95,7 +101,7 @@ class Spill:
         self._bytes = len(whole)
 
 
-def _first_free(folder: Path) -> int:
+def _first_free(folder: Path) -> tuple[Path, int]:
     """The first file that no process writes, so that what a dead one left is taken over first."""
     for number in range(1, WORKERS_MAX + 1):
         path = folder / f"{number}.jsonl"
@@ -105,5 +111,7 @@ def _first_free(folder: Path) -> int:
         except OSError:
             os.close(file)
             continue
-        return file
+        if path.exists():  # whoever had it before may have removed it in the meantime
+            return path, file
+        os.close(file)
     raise OSError(f"{folder}: all {WORKERS_MAX} files are being written; stop other services")

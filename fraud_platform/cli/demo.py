@@ -14,6 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from fraud_platform.adapters.bento_server import RunningService, free_port, start_service
+from fraud_platform.adapters.http_settings import NO_KEYS
 from fraud_platform.cli.go_live import go_live
 from fraud_platform.cli.instance import console, prepare_environment, run_job
 from fraud_platform.cli.loop import approve, learn, package, show_learning, show_packaging
@@ -39,7 +40,7 @@ def demo(settings: Settings, transactions: int = 0, live: int = LIVE_TRANSACTION
     go_live(settings)
     with console.status("starting the service"):
         path = Path(packaging.assets["package/bento"]["path"])
-        service = start_service(path, free_port(), settings.service_state)
+        service = start_service(path, free_port(), settings.service_state, keys=NO_KEYS)
     with service:
         decisions = _decide(service, _live(settings, live))
     _show_decisions(decisions)
