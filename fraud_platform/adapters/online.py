@@ -43,7 +43,7 @@ class OnlineService:
     @property
     def waiting(self) -> dict[str, int]:
         """What the service has yet to do, by its name in the metrics."""
-        unobserved, unlogged = self._service.decider.waiting
+        unobserved, unlogged = self._service.decider.behind.waiting
         return {"requests": self._lane.waiting, "unobserved": unobserved, "unlogged": unlogged}
 
     async def decide(self, request: Request) -> Decision:

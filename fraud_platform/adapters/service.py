@@ -129,6 +129,7 @@ class Service:
             clock,
             capacity=self.capacity,
             standing=self._standing,
+            past=lambda: (one.record for one in read_decisions(settings.state)),
             deadline_ms=settings.deadline_ms,
             has_jumped=clock.has_jumped if isinstance(clock, SteadyClock) else lambda: False,
         )
@@ -177,7 +178,7 @@ class Service:
         return self._following(lambda: self.decider.learn(request))
 
     def tidy(self) -> bool:
-        return self.decider.tidy()
+        return self.decider.behind.tidy()
 
     def wished_judge(self) -> Judge | None:
         """A bundle that is newly wanted and holds, ready to decide; any thread may ask, one at a time."""
@@ -272,8 +273,8 @@ class Service:
 
     def _make_up(self, past: Sequence[DecisionRecord]) -> None:
         """What was decided and not counted before a kill; all of it where the store is an older one."""
-        if self.decider.make_up(past):
-            self.decider.make_up(one.record for one in read_decisions(self._settings.state))
+        if self.decider.behind.make_up(past):
+            self.decider.behind.make_up(one.record for one in read_decisions(self._settings.state))
             for label in read_labels(self._settings.state):
                 self.store.learn(label.record.event)
 

@@ -22,6 +22,7 @@ from fraud_platform.serve.record import DecisionRecord
 
 SHARED_MEMORY = Path("/dev/shm")
 BYTES_MAX = 64 << 20
+"""Some 25,000 records. What comes after them is answered, and is on no record."""
 WORKERS_MAX = 64
 
 _decode = msgspec.json.Decoder(DecisionRecord).decode
@@ -47,10 +48,9 @@ class Spill:
         self._take_over()
 
     def put(self, record: DecisionRecord) -> bool:
-        """False where the record could not be written: it is in memory alone."""
+        """False where it could not be written: nothing is kept of it, so that memory has its limit."""
         line = msgspec.json.encode(record) + b"\n"
         with self._lock:
-            self._records[record.transaction_id] = record
             if self._bytes + len(line) > BYTES_MAX:
                 return False
             try:
@@ -60,6 +60,7 @@ class Spill:
             if written != len(line):
                 os.ftruncate(self._file, self._bytes)
                 return False
+            self._records[record.transaction_id] = record
             self._bytes += written
             return True
 

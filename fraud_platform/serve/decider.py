@@ -1,7 +1,7 @@
 """One request, one decision: validate, observe, judge, record, and only then answer. And always an answer.
 
 The ladder, best first, is `record.Tier`. A part that fails or is slow costs its rung and not the answer; what
-it was stands in `faults`. What could not be observed or recorded in time is made up for by `tidy`.
+it was stands in `faults`. What could not be observed or recorded in time is left to `catch_up`.
 
 Belongs here: the order of these steps, and what a repeated or contradictory request gets.
 Does not belong here: HTTP (`adapters.http`), threads (`adapters.lane`), files (`adapters.journal`), the
@@ -10,13 +10,11 @@ judgement itself (`judge`).
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections import OrderedDict
+from collections.abc import Callable, Set
 from functools import partial
 from time import perf_counter_ns
-from typing import NamedTuple, Protocol
-
-from msgspec import structs
+from typing import NamedTuple
 
 from fraud_platform.errors import DecisionLogError, RequestError, StoreError, StoreMovedError, TooLateError
 from fraud_platform.package import Bundle
@@ -24,7 +22,9 @@ from fraud_platform.schema import Action, LabelEvent, Transaction
 from fraud_platform.serve.breaker import Breaker
 from fraud_platform.serve.capacity import Wish
 from fraud_platform.serve.case import Case
+from fraud_platform.serve.catch_up import CatchUp, Records, with_sequence
 from fraud_platform.serve.judge import Closed, Judge, Judgement, Vector
+from fraud_platform.serve.parts import Capacities, Journal, Spill, Store
 from fraud_platform.serve.record import Decision, DecisionRecord, LabelRecord, Timings
 from fraud_platform.serve.requests import (
     Request,
@@ -39,11 +39,6 @@ PROPENSITY = 1.0
 DEADLINE_MS = 50
 RECENT_MAX = 10_000
 """Decisions that a repeat is answered from, even where the log cannot be read."""
-TIDY_EVENTS = 8
-"""What `tidy` makes up for at once, so that no request waits long for it."""
-LOG_REST_NS = 200_000_000
-LOOK_NS = 1_000_000_000
-"""Between two looks at whether the store still knows what it counted."""
 
 
 class ConflictError(RequestError):
@@ -57,65 +52,12 @@ class Learned(NamedTuple):
     is_transaction_known: bool
 
 
-class Observation(Protocol):
-    @property
-    def vector(self) -> Vector: ...
-
-    @property
-    def is_late(self) -> bool: ...
-
-
-class Store(Protocol):
-    """The feature store as the decider uses it; `features.engine.FeatureStore` fits."""
-
-    @property
-    def sequence(self) -> int | None:
-        """The number of the store's last change by this process; None where the store numbers none."""
-
-    def observe(self, transaction: Transaction) -> Observation: ...
-
-    def seen(self, transaction_id: str) -> bool: ...
-
-    def learn(self, event: LabelEvent) -> object: ...
-
-
-class Journal(Protocol):
-    """Records of decisions and label events. What appends returns when the record survives the process."""
-
-    def append(self, record: DecisionRecord) -> None: ...
-
-    def append_observed(self, record: DecisionRecord) -> None:
-        """Notes the `store_sequence` of a transaction that was observed after it had been decided."""
-
-    def find(self, transaction_id: str) -> DecisionRecord | None: ...
-
-    def append_label(self, record: LabelRecord) -> bool: ...
-
-
-class Spill(Protocol):
-    """Records that the journal could not take yet. Safe for several threads."""
-
-    def put(self, record: DecisionRecord) -> bool:
-        """False where only this process's memory holds the record."""
-
-    def find(self, transaction_id: str) -> DecisionRecord | None: ...
-
-    def discard(self, transaction_id: str) -> None: ...
-
-    def waiting(self) -> Sequence[DecisionRecord]: ...
-
-
-class Capacities(Protocol):
-    """What the hours have used of scarce actions; safe for several threads."""
-
-    def closed(self, now_ms: int, wish: Wish) -> tuple[Action, ...]: ...
-
-
 class Decider:
     """Decides with one bundle, one store and one journal. For one thread, except `open_case` and `fall_back`.
 
     clock: the present in ms UTC; has_jumped: whether the wall's clock disagrees with it; capacity: None where
-    every action may be had; standing: faults of every decision, for as long as they are in the set.
+    every action may be had; standing: faults of every decision, for as long as they are in the set; past: the
+    log's records, in order. behind: what is to be made up for.
     """
 
     def __init__(
@@ -128,10 +70,10 @@ class Decider:
         *,
         capacity: Capacities | None = None,
         standing: Set[str] = frozenset(),
+        past: Records = lambda: iter(()),
         deadline_ms: int = DEADLINE_MS,
         has_jumped: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.store = store
         self._journal = journal
         self._spill = spill
         self._clock = clock
@@ -140,13 +82,9 @@ class Decider:
         self._has_jumped = has_jumped
         self._deadline_ns = deadline_ms * 1_000_000
         self._recent: OrderedDict[str, DecisionRecord] = OrderedDict()
-        self._unobserved: deque[DecisionRecord] = deque()
         self._store_breaker = Breaker(self._deadline_ns // 2)
         self._model_breaker = Breaker(self._deadline_ns // 2)
-        self._log_failed_ns = 0
-        self._is_stale = False
-        self._canary = ""
-        self._next_look_ns = 0
+        self.behind = CatchUp(store, journal, spill, self._store_breaker, past, self._recent.values)
         self.stage = ""
         """The part that is at work: `log`, `store`, `model`; empty between requests."""
         self.adopt(judge)
@@ -165,6 +103,14 @@ class Decider:
     @property
     def bundle(self) -> Bundle:
         return self.judge.bundle
+
+    @property
+    def store(self) -> Store:
+        return self.behind.store
+
+    @store.setter
+    def store(self, store: Store) -> None:
+        self.behind.store = store
 
     def decide(self, request: Request) -> Decision:
         """The decision on a transaction, recorded before it is returned.
@@ -238,52 +184,8 @@ class Decider:
         self._journal.append_label(LabelRecord(event=event, received_at=now_ms, store_sequence=sequence))
         return Learned(event, recorded is not None)
 
-    def tidy(self) -> bool:
-        """Makes up for what could not be done in time, a little at once; True where more is left.
-
-        Records that wait outside the log enter it; transactions that the store has not counted are observed.
-        """
-        if perf_counter_ns() - self._log_failed_ns >= LOG_REST_NS:
-            for record in self._spill.waiting()[:TIDY_EVENTS]:
-                if not self._log_late(record):
-                    break
-        now = perf_counter_ns()
-        if now >= self._next_look_ns:
-            self._next_look_ns = now + LOOK_NS
-            if self._is_forgetful():
-                self.make_up(tuple(self._recent.values()))
-        for _ in range(min(TIDY_EVENTS, len(self._unobserved))):
-            if not self._store_breaker.allows(now) or not self._observe_late(self._unobserved[0]):
-                break
-            self._unobserved.popleft()
-        self._is_stale = self._is_stale and bool(self._unobserved)
-        return bool(self._unobserved) or bool(self._spill.waiting())
-
-    def make_up(self, records: Iterable[DecisionRecord]) -> bool:
-        """Leaves to `tidy` what the store has not counted of what was decided.
-
-        True where the store has lost what it had counted: until all is made up for nothing is scored.
-        """
-        missing = [record for record in records if not self.store.seen(record.transaction_id)]
-        is_stale = any(record.vector is not None for record in missing)
-        self._unobserved.extend(missing)
-        self._is_stale |= is_stale
-        return is_stale
-
-    @property
-    def waiting(self) -> tuple[int, int]:
-        """(transactions that the store has not counted, records that the log has not taken)."""
-        return len(self._unobserved), len(self._spill.waiting())
-
     def close(self) -> None:
         self.judge.close()
-
-    def _is_forgetful(self) -> bool:
-        """Whether the store no longer knows what it counted a moment ago: an older copy took its place."""
-        try:
-            return bool(self._canary) and not self.store.seen(self._canary)
-        except StoreError:
-            return False
 
     def _at_hand(self, transaction_id: str) -> DecisionRecord | None:
         """What is known of a transaction without the log."""
@@ -322,12 +224,11 @@ class Decider:
         case.store_sequence = self.store.sequence
         case.observed_us = _us(started, ended)
         case.vector = observation.vector
-        self._canary = case.transaction.transaction_id
 
     def _judged(self, case: Case) -> DecisionRecord:
         """By the best rung that can still be reached in time."""
         started = perf_counter_ns()
-        if self._is_stale:
+        if self.behind.is_stale:
             case.faults.add("store_stale")
             return self._unscored(case, partial(self._closed, case))
         if case.vector is None:
@@ -357,57 +258,18 @@ class Decider:
     def _keep(self, case: Case, record: DecisionRecord) -> None:
         """Records a decision; where the log cannot take it, it waits outside."""
         if record.store_sequence is None and case.store_sequence is not None:
-            record = _with_sequence(record, case.store_sequence)
+            record = with_sequence(record, case.store_sequence)
         self.stage = "log"
         self._remember(record)
         if case.is_spilled and self._spill.find(record.transaction_id) is None:
-            self._note_observed(record)  # `tidy` has recorded it meanwhile
-        elif perf_counter_ns() - self._log_failed_ns < LOG_REST_NS or not self._append(record):
+            self.behind.note_observed(record)  # it has been recorded meanwhile
+        elif not self.behind.record(record):
             case.faults.add("log_down")
             if not self._spill.put(record):
                 case.faults.add("unrecorded")
-        else:
-            self._spill.discard(record.transaction_id)
         case.is_recorded = True
         if case.vector is None:
-            self._unobserved.append(record)
-
-    def _note_observed(self, record: DecisionRecord) -> None:
-        if record.store_sequence is not None:
-            self._journal.append_observed(record)
-
-    def _append(self, record: DecisionRecord) -> bool:
-        try:
-            self._journal.append(record)
-        except (DecisionLogError, OSError):
-            self._log_failed_ns = perf_counter_ns()
-            return False
-        return True
-
-    def _log_late(self, record: DecisionRecord) -> bool:
-        try:
-            if self._journal.find(record.transaction_id) is None:
-                self._journal.append(record)
-        except (DecisionLogError, OSError):
-            self._log_failed_ns = perf_counter_ns()
-            return False
-        self._spill.discard(record.transaction_id)
-        return True
-
-    def _observe_late(self, record: DecisionRecord) -> bool:
-        """False where the store cannot take it yet; what is too late for it stays in the log alone."""
-        started = perf_counter_ns()
-        try:
-            if not self.store.seen(record.transaction_id):
-                self.store.observe(record.request)
-                self._note_observed(_with_sequence(record, self.store.sequence))
-        except TooLateError:
-            return True
-        except (StoreError, DecisionLogError, OSError):
-            self._store_breaker.ended(started, perf_counter_ns(), is_failed=True)
-            return False
-        self._store_breaker.ended(started, perf_counter_ns())
-        return True
+            self.behind.await_store(record)
 
     def _remember(self, record: DecisionRecord) -> None:
         self._recent[record.transaction_id] = record
@@ -452,10 +314,6 @@ class Decider:
             propensity=PROPENSITY,
             timings=Timings(case.observed_us, total - case.observed_us, total),
         )
-
-
-def _with_sequence(record: DecisionRecord, sequence: int | None) -> DecisionRecord:
-    return structs.replace(record, store_sequence=sequence)
 
 
 def _us(start_ns: int, end_ns: int) -> int:

@@ -74,7 +74,7 @@ def eventually(is_so: Callable[[], bool]) -> None:
 
 def assert_made_up(running: Running, numbers: range) -> None:
     """Everything that was answered is in the log once and was counted once, and the next is scored again."""
-    eventually(lambda: running.service.decider.waiting == (0, 0))
+    eventually(lambda: running.service.decider.behind.waiting == (0, 0))
     logged = [one.record.transaction_id for one in read_decisions(running.settings.state)]
     assert sorted(logged) == sorted(f"t{number}" for number in numbers)
     assert all(running.service.store.seen(transaction_id) for transaction_id in logged)
@@ -105,7 +105,7 @@ def test_what_was_answered_without_the_store_counts_in_later_vectors(
 ) -> None:
     with locked_store(running.settings.state):
         assert running.ask(payment(1)).tier == "request"
-    eventually(lambda: running.service.decider.waiting == (0, 0))
+    eventually(lambda: running.service.decider.behind.waiting == (0, 0))
     assert running.ask(payment(2)).tier == "model"
     last = [one.record for one in read_decisions(running.settings.state)][-1]
     assert last.vector is not None
@@ -283,7 +283,7 @@ def test_when_the_store_counted_is_noted_for_who_replays(
 
     with replaced(running.service.store, "observe", down):
         assert running.ask(payment(1)).faults == ("store_down",)
-    eventually(lambda: running.service.decider.waiting == (0, 0))
+    eventually(lambda: running.service.decider.behind.waiting == (0, 0))
     (note,) = read_observed(running.settings.state)
     assert len(note.key) == 32  # a digest: the log names nobody
     assert note.store_sequence is not None
@@ -338,3 +338,30 @@ def test_a_score_that_is_no_number_leaves_the_rules(running: Running, payment: C
         answer = running.ask(payment(1))
         assert (answer.tier, answer.faults) == ("rules", ("model_invalid",))
     assert running.ask(payment(2)).tier == "model"
+
+
+def test_more_than_memory_takes_is_found_in_the_log_again(
+    running: Running, payment: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fraud_platform.serve.catch_up.UNOBSERVED_MAX", 3)
+
+    def down(_: Any) -> Any:
+        raise StoreError("gone")
+
+    with replaced(running.service.store, "observe", down):
+        for number in range(1, 40):
+            assert running.ask(payment(number)).tier == "request"
+        assert running.online.waiting["unobserved"] == 3
+    eventually(lambda: running.service.store.seen("t39"))
+    following = scored_again(running, payment, 40)
+    assert_made_up(running, range(following))
+
+
+def test_a_spill_that_is_full_keeps_nothing_and_says_so(
+    running: Running, payment: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fraud_platform.adapters.spill.BYTES_MAX", 10_000)
+    with hanging(running.service.journal, "append"):
+        answers = [running.ask(payment(number)) for number in range(1, 12)]
+    assert "unrecorded" not in answers[0].faults
+    assert "unrecorded" in answers[-1].faults
