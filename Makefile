@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test ui bench image lint lock setup clean-var
+.PHONY: demo test ui bench soak image lint lock setup clean-var
 
 demo: setup
 	$(BIN)/fraud-platform demo
@@ -18,6 +18,10 @@ ui: setup
 bench: setup
 	$(BIN)/python -m tests.perf.bench
 	$(BIN)/python -m tests.perf.offline
+
+# Half an hour of load on the service: make soak SOAK="--minutes 5".
+soak: setup
+	$(BIN)/python -m tests.perf.soak $(SOAK)
 
 # The last Bento that was built, as a container image: make image IMAGE="--backend podman --base NAME".
 image: setup

@@ -155,6 +155,19 @@ def parity(
 
 
 @app.command()
+def rungs(
+    dataset: Dataset = None,
+    model: Annotated[
+        str, typer.Option(help="With which model: champion (else the last candidate) or candidate")
+    ] = "champion",
+) -> None:
+    """What an outage costs: the test rows answered by one rung of the service's ladder after another."""
+    from fraud_platform.cli.rungs import show_rungs
+
+    show_rungs(settings_of(dataset, None), model)
+
+
+@app.command()
 def serve(
     dataset: Dataset = None,
     port: Annotated[int, typer.Option(help="Port on loopback")] = 3000,

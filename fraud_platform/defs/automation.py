@@ -14,6 +14,7 @@ from fraud_platform.defs.monitor import DRIFT_TAG
 from fraud_platform.defs.parity import TAILS
 from fraud_platform.defs.platform import Platform
 from fraud_platform.defs.rules import BACKTEST
+from fraud_platform.defs.rungs import RUNGS
 
 NIGHTLY = "0 2 * * *"
 DRIFT_SECONDS, APPROVAL_SECONDS = 300, 30
@@ -56,7 +57,7 @@ following = dg.AutomationConditionSensorDefinition(
 LEARNING_GROUPS = ("simulate", "ingest", "features", "labels", "train", "evaluate", "register")
 learning = dg.define_asset_job(
     "learning",
-    selection=dg.AssetSelection.groups(*LEARNING_GROUPS) - dg.AssetSelection.assets(TAILS, BACKTEST),
+    selection=dg.AssetSelection.groups(*LEARNING_GROUPS) - dg.AssetSelection.assets(TAILS, BACKTEST, RUNGS),
     description="From files to a judged and registered candidate",
 )
 building = dg.define_asset_job(

@@ -1,6 +1,7 @@
 """evaluate: candidate, champion and baselines on the same later, mature rows.
 
-Belongs here: metrics, money with intervals, segments, what rules are worth, the handbook benchmark.
+Belongs here: metrics, money with intervals, segments, what rules and the service's rungs are worth, the
+handbook benchmark.
 Does not belong here: fitting (`train`), the verdict (`register`), drawing (`adapters.plots`).
 """
 
@@ -17,6 +18,7 @@ from fraud_platform.evaluate.metrics import (
 )
 from fraud_platform.evaluate.money import Interval, amount_major, paired_bootstrap
 from fraud_platform.evaluate.run import Comparison, compare, evaluate
+from fraud_platform.evaluate.rungs import Rung, Rungs, rungs
 
 __all__ = [
     "Backtest",
@@ -29,6 +31,8 @@ __all__ = [
     "ModelOverlap",
     "Quality",
     "RuleResult",
+    "Rung",
+    "Rungs",
     "Segment",
     "amount_major",
     "backtest",
@@ -40,4 +44,5 @@ __all__ = [
     "measure",
     "paired_bootstrap",
     "recall_at_precision",
+    "rungs",
 ]

@@ -54,6 +54,7 @@ ASSETS = {
     "evaluate/evaluation",
     "evaluate/tails",
     "evaluate/rules_backtest",
+    "evaluate/rungs",
     "register/model_version",
     "package/bundle",
     "package/bento",
@@ -93,7 +94,7 @@ CHECKS = {
     ),
     "training/training_set:unique_training_set_transaction_id",
 }
-ASIDE = {"evaluate/tails", "evaluate/rules_backtest"}
+ASIDE = {"evaluate/tails", "evaluate/rules_backtest", "evaluate/rungs"}
 """They inform, and nothing waits for them."""
 NOT_BLOCKING = {"register/model_version:gate": "a version that failed stays as evidence; approve refuses it"}
 

@@ -4,7 +4,7 @@ Each stage runs in a process of its own (the peak is its own, with that of the p
 the stages that it needs left in a folder that is removed at the end. Nothing here is a test.
 
 Belongs here: which stages there are, running and printing them. Does not belong here: what a stage does
-(pipeline.py, online.py, engine.py, hot.py, on_redis.py, beside_feast.py, serving.py).
+(the modules of STAGES).
 """
 
 from __future__ import annotations
@@ -23,7 +23,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fraud_platform.settings import PROJECT_ROOT, Settings
-from tests.perf import beside_feast, engine, hot, on_redis, online, pipeline, serving
+from tests.perf import (
+    beside_feast,
+    engine,
+    fault_matrix,
+    hot,
+    kills,
+    on_redis,
+    online,
+    pipeline,
+    plain,
+    serving,
+)
 from tests.perf.measured import Measured, Sizes
 
 if TYPE_CHECKING:
@@ -37,6 +48,9 @@ EVENTS, EVENTS_MIN = 200_000, 10_000
 HOT, HOT_MIN = 1_000_000, 10_000
 CACHE = PROJECT_ROOT / "var" / "perf-env"
 WIDTH = 140
+
+
+NEEDED_BY_A_SERVICE = ("package", "load")
 
 
 @dataclass(frozen=True)
@@ -63,8 +77,11 @@ STAGES: dict[str, Stage] = {
     "train": Stage("train", pipeline.train, ("labels",)),
     "evaluate": Stage("evaluate", pipeline.evaluate, ("train",)),
     "package": Stage("package", pipeline.package, ("evaluate",)),
-    "serve": Stage("serve, in process", serving.serve_in_process, ("package", "load")),
-    "http": Stage("serve, HTTP, one connection", serving.serve_over_http, ("package", "load")),
+    "serve": Stage("serve, in process", serving.serve_in_process, NEEDED_BY_A_SERVICE),
+    "http": Stage("serve, HTTP", serving.serve_over_http, NEEDED_BY_A_SERVICE),
+    "plain": Stage("serve beside the plain stack", plain.plain, NEEDED_BY_A_SERVICE),
+    "faults": Stage("serve, under every fault", fault_matrix.faults, NEEDED_BY_A_SERVICE),
+    "kills": Stage("serve, killed under load", kills.kills, NEEDED_BY_A_SERVICE),
     "monitor": Stage("monitor: load decisions", pipeline.monitor, ("http",)),
 }
 ALONE = ("hot",)
@@ -132,7 +149,7 @@ def _output(name: str, command: list[str]) -> str:
     return output
 
 
-def _unwind(number: int, _: object) -> None:
+def unwind(number: int, _: object) -> None:
     """SIGTERM, too, ends what was started and removes what was made."""
     raise SystemExit(128 + number)
 
@@ -155,6 +172,19 @@ def bench(chosen: Sequence[str], sizes: Sizes) -> None:
                 found[name] = ran.measured.details
     console.print(table)
     _print_details(console, found)
+
+
+@contextmanager
+def prepared(names: Sequence[str], transactions: int) -> Iterator[Platform]:
+    """What these stages leave, in a folder that is removed at the end."""
+    from fraud_platform.defs.platform import Platform
+
+    sizes = Sizes(transactions, EVENTS, HOT, CACHE)
+    with _folder() as var:
+        for name in with_needs(names):
+            print(f"{STAGES[name].title} ...", file=sys.stderr)
+            _ask_stage(name, var, sizes)
+        yield Platform(Settings(var))
 
 
 def _ask_alone(name: str, _: Path, sizes: Sizes) -> Ran:
@@ -192,7 +222,9 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=EVENTS, help="of the stage engine")
     parser.add_argument("--hot", type=int, default=HOT, help="events on a hot key in its 30 days")
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES), metavar="STAGE")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="where Feast's environment is kept")
+    parser.add_argument(
+        "--cache", type=Path, default=CACHE, help="where the environments of other stacks are kept"
+    )
     parser.add_argument("--one", choices=list(STAGES), help=argparse.SUPPRESS)
     parser.add_argument("--var", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -202,7 +234,7 @@ def main() -> None:
         if value < least:
             parser.error(f"--{name} {value}: give {least} or more")
     sizes = Sizes(options.transactions, options.events, options.hot, options.cache.resolve())
-    signal.signal(signal.SIGTERM, _unwind)
+    signal.signal(signal.SIGTERM, unwind)
     if options.one:
         run_stage(options.one, options.var, sizes)
     else:

@@ -1,6 +1,6 @@
 """Feast on Redis beside the project's own store, in turns within one run.
 
-Belongs here: Feast's environment, the Redis and the reader that a run starts and ends, and the comparison.
+Belongs here: the Redis and the reader that a run starts and ends, and the comparison.
 Does not belong here: Feast's code (feast_reader.py, which runs in that environment); Feast is no dependency.
 """
 
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.perf.clock import frozen_heap
+from tests.perf.environment import Missing, ended, python_with
 from tests.perf.measured import Measured, Sizes, quantile
 from tests.servers import missing_redis, redis_server
 
@@ -32,14 +31,9 @@ ROWS, ROUNDS, READS = 5_000, 5, 1_000
 PAYMENTS = 60_000
 """Of them the first are seen before the timing, until the longest window is full."""
 TARGET = 0.1
-STOP_SECONDS = 20.0
 
 Round = Callable[[], Sequence[int]]
 """Nanoseconds of each call of one round."""
-
-
-class Missing(Exception):
-    """Something that this machine lacks; says how to get it."""
 
 
 def feast(platform: Platform, sizes: Sizes) -> Measured:
@@ -95,7 +89,11 @@ def _sides(platform: Platform, cache: Path, stack: ExitStack) -> dict[str, Round
     home = platform.settings.home
     home.mkdir(parents=True, exist_ok=True)
     port = stack.enter_context(redis_server(home / "redis"))
-    sides = {"Feast": stack.enter_context(_reader(feast_python(cache), port, home / "feast"))}
+    sides = {
+        "Feast": stack.enter_context(
+            _reader(python_with(cache / "feast", (REQUIREMENT,)), port, home / "feast")
+        )
+    }
     payments = Payments(PAYMENTS)
     seen = PAYMENTS - (ROUNDS + 1) * READS
     ours = f"redis://127.0.0.1:{stack.enter_context(redis_server(home / 'redis-ours'))}"
@@ -131,27 +129,6 @@ def _observer(store: FeatureStore, events: Iterator[Event]) -> Round:
     return observe_some
 
 
-def feast_python(cache: Path) -> Path:
-    """The Python of an environment that holds Feast, made where it is not there yet."""
-    folder = cache / "feast"
-    python, ready = folder / "bin" / "python", folder / ".ready"
-    if ready.is_file() and ready.read_text() == REQUIREMENT:
-        return python
-    shutil.rmtree(folder, ignore_errors=True)
-    print(f"installing {REQUIREMENT} into {folder}", file=sys.stderr)
-    steps = (
-        [sys.executable, "-m", "venv", str(folder)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", REQUIREMENT],
-    )
-    for step in steps:
-        done = subprocess.run(step, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
-        if done.returncode != 0:
-            last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-            raise Missing(f"{REQUIREMENT} could not be installed from the package index: {last[0]}")
-    ready.write_text(REQUIREMENT)
-    return python
-
-
 @contextmanager
 def _reader(python: Path, port: int, folder: Path) -> Iterator[Round]:
     """Feast's reader; each call asks it for one round."""
@@ -167,7 +144,7 @@ def _reader(python: Path, port: int, folder: Path) -> Iterator[Round]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    with _ended(process):
+    with ended(process):
         _answer(process)
         yield lambda: _ask(process)
 
@@ -185,20 +162,3 @@ def _answer(process: subprocess.Popen[str]) -> Any:
     if not line:
         raise SystemExit(f"Feast's reader ended with {process.wait()}; see above")
     return json.loads(line)
-
-
-@contextmanager
-def _ended(process: subprocess.Popen[Any]) -> Iterator[None]:
-    """Whatever happens, the process does not stay behind."""
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()

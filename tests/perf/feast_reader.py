@@ -12,6 +12,7 @@ import gc
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -60,32 +61,38 @@ def views(folder: Path) -> list[Any]:
     return declared
 
 
-def rows_of(name: str, rows: int) -> pd.DataFrame:
-    values = np.random.default_rng(5).random((rows, FEATURES))
+def rows_of(name: str, ids: Sequence[str]) -> pd.DataFrame:
+    values = np.random.default_rng(5).random((len(ids), FEATURES))
     frame = pd.DataFrame(values, columns=[f"{name}_{number}" for number in range(FEATURES)])
-    frame[f"{name}_id"] = [f"{name}-{number}" for number in range(rows)]
+    frame[f"{name}_id"] = ids
     frame["event_timestamp"] = datetime.now(UTC)
     return frame
 
 
-def prepare(folder: Path, port: int, rows: int) -> FeatureStore:
+def prepare(folder: Path, port: int, ids: Mapping[str, Sequence[str]]) -> FeatureStore:
+    """A store that knows these ids of each entity."""
     store = store_at(folder, port)
     for name in ENTITIES:
-        rows_of(name, 1).to_parquet(folder / f"{name}.parquet")
+        rows_of(name, ids[name][:1]).to_parquet(folder / f"{name}.parquet")
     store.apply(views(folder))
     for name in ENTITIES:
-        store.write_to_online_store(f"{name}_view", rows_of(name, rows))
+        store.write_to_online_store(f"{name}_view", rows_of(name, ids[name]))
     return store
+
+
+def wanted() -> list[str]:
+    """Every feature of every view."""
+    return [f"{name}_view:{name}_{number}" for name in ENTITIES for number in range(FEATURES)]
 
 
 def read(store: FeatureStore, rows: int, reads: int, rng: np.random.Generator) -> list[int]:
     """Nanoseconds of each read of 60 features of one row; SystemExit where one comes back empty."""
-    wanted = [f"{name}_view:{name}_{number}" for name in ENTITIES for number in range(FEATURES)]
+    features = wanted()
     took = []
     for keys in rng.integers(0, rows, (reads, len(ENTITIES))).tolist():
         row = {f"{name}_id": f"{name}-{key}" for name, key in zip(ENTITIES, keys, strict=True)}
         started = time.perf_counter_ns()
-        answer = store.get_online_features(features=wanted, entity_rows=[row]).to_dict()
+        answer = store.get_online_features(features=features, entity_rows=[row]).to_dict()
         took.append(time.perf_counter_ns() - started)
         if sum(answer[f"{name}_{FEATURES - 1}"][0] is not None for name in ENTITIES) != len(ENTITIES):
             raise SystemExit(f"Feast did not find the features of {row}")
@@ -98,7 +105,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--rows", type=int, required=True)
     options = parser.parse_args()
-    store = prepare(options.folder, options.port, options.rows)
+    ids = {name: [f"{name}-{number}" for number in range(options.rows)] for name in ENTITIES}
+    store = prepare(options.folder, options.port, ids)
     rng = np.random.default_rng(3)
     read(store, options.rows, WARM_UP, rng)
     gc.collect()

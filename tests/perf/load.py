@@ -17,7 +17,7 @@ import json
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -96,7 +96,7 @@ class Load:
     """The requests, in order, over the connections that are free."""
 
     def __init__(
-        self, requests: Sequence[bytes], rate: float, seconds: float, words: Sequence[bytes]
+        self, requests: Iterator[bytes], rate: float, seconds: float, words: Sequence[bytes]
     ) -> None:
         self._requests = requests
         self._rate = rate
@@ -134,8 +134,12 @@ class Load:
             protocol.close()
 
     async def _arrive(self, loop: asyncio.AbstractEventLoop) -> None:
-        count = min(int(self._rate * self._seconds), len(self._requests))
-        for number in range(count):
+        for number in range(int(self._rate * self._seconds)):
+            request = next(self._requests, None)
+            if request is None:
+                raise SystemExit(
+                    f"{number} bodies are too few for {self._seconds:g} s of {self._rate:g} a second"
+                )
             due = self._started + number / self._rate
             wait = due - time.monotonic()
             if wait > 0:
@@ -143,9 +147,9 @@ class Load:
             self._behind = max(self._behind, time.monotonic() - due)
             self._sent += 1
             if self._free:
-                self._free.popleft().send(self._requests[number], due)
+                self._free.popleft().send(request, due)
             else:
-                self._due.append((self._requests[number], due))
+                self._due.append((request, due))
 
     def answered(self, connection: Connection, status: bytes, body: bytes, due: float) -> None:
         now = time.monotonic()
@@ -167,9 +171,10 @@ class Load:
 
     def _next(self, connection: Connection) -> None:
         now = time.monotonic()
-        if now < self._end and self._sent < len(self._requests):
+        request = next(self._requests, None) if now < self._end else None
+        if request is not None:
             self._sent += 1
-            connection.send(self._requests[self._sent - 1], now)
+            connection.send(request, now)
 
     def found(self, limit_ms: float, parts: int) -> Loaded:
         took = [ms for _, ms in self._took]
@@ -183,7 +188,7 @@ class Load:
             p50_ms=quantile(took, 0.5),
             p99_ms=quantile(took, 0.99),
             p999_ms=quantile(took, 0.999),
-            max_ms=max(took),
+            max_ms=max(took, default=0.0),
             over=sum(ms > limit_ms for ms in took),
             behind_ms=self._behind * 1000,
             parts=self._parts(parts),
@@ -199,11 +204,12 @@ class Load:
         return found
 
 
-def framed(bodies: Sequence[bytes], path: str, port: int, key: str) -> list[bytes]:
-    """Each body as a whole HTTP request."""
+def framed(bodies: Iterable[bytes], path: str, port: int, key: str) -> Iterator[bytes]:
+    """Each body as a whole HTTP request, made when it is asked for."""
     head = f"POST {path} HTTP/1.1\r\nhost: {HOST}:{port}\r\ncontent-type: application/json\r\n"
     head += f"authorization: Bearer {key}\r\n" if key else ""
-    return [f"{head}content-length: {len(body)}\r\n\r\n".encode() + body for body in bodies]
+    start = f"{head}content-length: ".encode()
+    return (b"%s%d\r\n\r\n%s" % (start, len(body), body) for body in bodies)
 
 
 def main() -> None:
@@ -217,19 +223,18 @@ def main() -> None:
         "--rate", type=float, default=0.0, help="requests a second; 0 asks as fast as answered"
     )
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--skip", type=int, default=0, help="bodies to leave out at the start")
     parser.add_argument("--limit-ms", type=float, default=50.0, help="answers that took longer are counted")
     parser.add_argument("--parts", type=int, default=10)
     parser.add_argument("--words", nargs="*", default=[], help="byte strings to count in the answers")
     options = parser.parse_args()
     with options.bodies.open("rb") as file:
-        bodies = [line.rstrip(b"\n") for line in file][options.skip :]
-    requests = framed(bodies, options.path, options.port, options.key)
-    load = Load(requests, options.rate, options.seconds, [word.encode() for word in options.words])
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    asyncio.run(load.run(options.port, options.connections))
+        bodies = (line.rstrip(b"\n") for line in file)
+        requests = framed(bodies, options.path, options.port, options.key)
+        load = Load(requests, options.rate, options.seconds, [word.encode() for word in options.words])
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        asyncio.run(load.run(options.port, options.connections))
     json.dump(asdict(load.found(options.limit_ms, options.parts)), sys.stdout)
 
 

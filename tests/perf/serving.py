@@ -1,34 +1,44 @@
 """The decision service, in process and over HTTP.
 
-Belongs here: requests of the simulated world's live day. Does not belong here: the store alone (online.py).
+Belongs here: the service under requests of the simulated world's live day. Does not belong here: the store
+alone (online.py), other stacks (plain.py), faults (fault_matrix.py, kills.py, soak.py).
 """
 
 from __future__ import annotations
 
 import gc
-import http.client
-import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.perf.bodies import live_bodies
+from tests.perf.load import Loaded
 from tests.perf.measured import Measured, Sizes, quantile
+from tests.perf.service_load import BATCHES, LIMIT_MS, Feed, median, other_tiers, told
 
 if TYPE_CHECKING:
     from fraud_platform.defs.platform import Platform
 
-IN_PROCESS, OVER_HTTP, REPEATS = 6_000, 3_000, 3
+IN_PROCESS, REPEATS = 6_000, 3
+WARM_UP_S = 3.0
+CONNECTIONS = 8
+ALONE_RATE, ALONE_S, ALONE_TARGETS = 300.0, 10.0, {"p50": 0.9, "p99": 2.5}
+CLOSED_S = 8.0
+RATE, RATE_S, RATE_TARGETS = 1_000.0, 20.0, {"p99": 12.0}
+BATCH, BATCH_CONNECTIONS, BATCH_S, BATCH_TARGET = 25, 2, 6.0, 4_000
+BATCH_MOST = 8_000
 
 
 def serve_in_process(platform: Platform, _: Sizes) -> Measured:
     from fraud_platform.adapters.service import Service, ServiceSettings
 
-    state = _state(platform, "in-process")
-    bundle = next(path for path in platform.settings.bundles.iterdir() if path.is_dir())
-    service = Service(ServiceSettings(bundle, state), platform.now_ms)
-    requests = _requests(platform, IN_PROCESS)
+    state = state_of(platform, "in-process")
+    service = Service(ServiceSettings(bundle_of(platform), state, spill=state / "spill"), platform.now_ms)
+    requests = list(islice(live_bodies(platform), IN_PROCESS))
     gc.collect()
     gc.freeze()  # as the Bento's service does once it has started
     took = _timed(service.decide, requests)
@@ -38,43 +48,60 @@ def serve_in_process(platform: Platform, _: Sizes) -> Measured:
 
 
 def serve_over_http(platform: Platform, _: Sizes) -> Measured:
+    """The served Bento on loopback, without keys, one worker."""
+    alone, closed, constant, batches = [], [], [], []
+    with served(platform, "service") as port:
+        feed = Feed(live_bodies(platform), platform.settings.home / "bodies")
+        feed.load(port, CONNECTIONS, WARM_UP_S)
+        for _round in range(REPEATS):
+            alone.append(feed.load(port, 1, ALONE_S, ALONE_RATE))
+            closed.append(feed.load(port, CONNECTIONS, CLOSED_S))
+            constant.append(feed.load(port, CONNECTIONS, RATE_S, RATE))
+            batches.append(
+                feed.load(port, BATCH_CONNECTIONS, BATCH_S, batch=BATCH, path=BATCHES, most=BATCH_MOST)
+            )
+    decided = median(batches, "per_second") * BATCH
+    over = sum(one.over for one in constant) / sum(one.answered for one in constant)
+    lines = (
+        f"1 connection, {ALONE_RATE:g} a second: {told(alone, ALONE_TARGETS)}",
+        f"{CONNECTIONS} connections, as fast as answered: {median(closed, 'per_second'):,.0f} a second, "
+        f"{told(closed)}",
+        f"{CONNECTIONS} connections, {RATE:,.0f} a second for {RATE_S:g} s: "
+        f"{median(constant, 'per_second'):,.0f} answered a second, {told(constant, RATE_TARGETS)}, "
+        f"{over:.3%} over {LIMIT_MS:g} ms; {_others(constant)}",
+        f"batches of {BATCH}, {BATCH_CONNECTIONS} connections: {decided:,.0f} decisions a second "
+        f"(target {BATCH_TARGET:,}), {told(batches)} a batch; {_others(batches)}",
+        f"the generator sent {max(one.behind_ms for one in alone + constant):.1f} ms late at the most; "
+        "no key, one worker",
+    )
+    note = f"one connection at {ALONE_RATE:g} a second: {told(alone, ALONE_TARGETS)}; below"
+    size = int(ALONE_RATE * ALONE_S)
+    return Measured(size, tuple(size / one.per_second for one in closed), note, lines)
+
+
+def _others(rounds: Sequence[Loaded]) -> str:
+    return f"{other_tiers(rounds):.3%} by another tier than the model's"
+
+
+@contextmanager
+def served(platform: Platform, name: str) -> Iterator[int]:
+    """The packaged Bento over a copy of the loaded store; its port. It is stopped at the end."""
     from fraud_platform.adapters.bento_server import free_port, start_service
 
     path, port = Path((platform.settings.home / "bento.txt").read_text()), free_port()
-    state = _state(platform, "service")
-    requests = _requests(platform, OVER_HTTP)
-    with start_service(path, port, state):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        took = _timed(lambda body: _post(connection, body), requests)
-        connection.close()
-    return _latencies(took)
+    with start_service(path, port, state_of(platform, name)):
+        yield port
 
 
-def _state(platform: Platform, name: str) -> Path:
+def state_of(platform: Platform, name: str) -> Path:
+    """A new state folder with a copy of the loaded store."""
     state = platform.settings.home / name
     shutil.copytree(platform.settings.store, state / "store")
     return state
 
 
-def _requests(platform: Platform, count: int) -> list[bytes]:
-    """The live day as a client posts it; where it is too short, the same day again a day later."""
-    from fraud_platform.schema import MILLISECONDS_PER_DAY, TRANSACTION_COLUMNS
-
-    names = [column.name for column in TRANSACTION_COLUMNS]
-    chosen = ", ".join("epoch_ms(event_time)" if name == "event_time" else name for name in names)
-    path = str(platform.settings.home / "live" / "transactions.parquet")
-    with platform.warehouse.connect(read_only=True) as connection:
-        rows = connection.execute(
-            f"select {chosen} from read_parquet(?) order by event_time", [path]
-        ).fetchall()
-    bodies = []
-    for number in range(count):
-        again, place = divmod(number, len(rows))
-        values = {name: value for name, value in zip(names, rows[place], strict=True) if value is not None}
-        values["transaction_id"] += f"-{again}"
-        values["event_time"] += again * MILLISECONDS_PER_DAY
-        bodies.append(json.dumps(values).encode())
-    return bodies
+def bundle_of(platform: Platform) -> Path:
+    return next(path for path in platform.settings.bundles.iterdir() if path.is_dir())
 
 
 def _timed(ask: Callable[[bytes], object], requests: list[bytes]) -> list[float]:
@@ -85,14 +112,6 @@ def _timed(ask: Callable[[bytes], object], requests: list[bytes]) -> list[float]
         ask(body)
         took.append(time.perf_counter() - started)
     return took[len(took) // 10 :]
-
-
-def _post(connection: http.client.HTTPConnection, body: bytes) -> None:
-    connection.request("POST", "/v1/decisions", body, {"content-type": "application/json"})
-    answer = connection.getresponse()
-    content = answer.read()
-    if answer.status != 200:
-        raise SystemExit(f"the service answered {answer.status}: {content.decode()}")
 
 
 def _latencies(took: list[float]) -> Measured:
