@@ -32,6 +32,7 @@ from fraud_platform.errors import DecisionLogError, RequestError, StoreError, in
 
 DECISIONS = "/v1/decisions"
 LABELS = "/v1/labels"
+BUNDLE = "/v1/bundle"
 METRICS = "/metrics"
 BATCH = "/batch"
 
@@ -62,6 +63,7 @@ ROUTES: dict[str, Route] = {
     DECISIONS + BATCH: Route("POST", "decide", answers.decide_batch, BATCH_BYTES_MAX),
     LABELS: Route("POST", "label", answers.learn, BODY_BYTES_MAX),
     LABELS + BATCH: Route("POST", "label", answers.learn_batch, BATCH_BYTES_MAX),
+    BUNDLE: Route("POST", "admin", answers.switch, BODY_BYTES_MAX),
     METRICS: Route("GET", "read", answers.metrics),
     "/livez": Route("GET", None, answers.alive),
     "/readyz": Route("GET", None, answers.ready),

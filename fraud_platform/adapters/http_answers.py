@@ -20,6 +20,7 @@ from fraud_platform.adapters.http_messages import (
     Alive,
     BatchAnswer,
     BatchItem,
+    BundleTaken,
     LabelBatchAnswer,
     LabelItem,
     LabelTaken,
@@ -32,12 +33,12 @@ from fraud_platform.adapters.metrics import Metrics
 from fraud_platform.adapters.openapi import openapi_document
 from fraud_platform.adapters.openapi_page import openapi_page
 from fraud_platform.adapters.tokens import RAW, Tokeniser, has_raw
-from fraud_platform.errors import DecisionLogError, FraudPlatformError, RequestError, StoreError
+from fraud_platform.errors import BundleError, DecisionLogError, FraudPlatformError, RequestError, StoreError
 from fraud_platform.package import Bundle
 from fraud_platform.serve.card_numbers import holds_card_number
 from fraud_platform.serve.decider import Learned
 from fraud_platform.serve.record import Decision
-from fraud_platform.serve.requests import Request, parse_batch, parse_label_batch
+from fraud_platform.serve.requests import Request, parse_batch, parse_bundle_id, parse_label_batch
 
 NO_STORE = ((b"cache-control", b"no-store"),)
 PAGE_HEADERS = (
@@ -65,6 +66,9 @@ class Decides(Protocol):
     async def decision(self, transaction_id: str) -> Decision | None: ...
 
     async def learn(self, request: Request) -> Learned: ...
+
+    async def want(self, bundle_id: str) -> str:
+        """The whole id of a bundle that is taken soon. BundleError where it does not hold."""
 
 
 @dataclass
@@ -174,6 +178,16 @@ async def find(call: Call) -> Answer:
     if decision is None:
         return problem(404, "no decision on this transaction_id")
     return Answer(200, msgspec.json.encode(decision), headers=NO_STORE)
+
+
+async def switch(call: Call) -> Answer:
+    """A bundle is checked before it is wanted: one that does not hold is refused, and the old one stays."""
+    decider, wanted = call.served.decider, parse_bundle_id(call.body)
+    try:
+        taken = await decider.want(wanted)
+    except BundleError as error:
+        raise RequestError("id", wanted, f"is no bundle to go on with: {error}") from None
+    return Answer(202, msgspec.json.encode(BundleTaken(taken, decider.bundle.id)), headers=NO_STORE)
 
 
 async def alive(_: Call | None) -> Answer:

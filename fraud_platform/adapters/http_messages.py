@@ -53,6 +53,14 @@ class LabelBatchAnswer(msgspec.Struct, frozen=True):
     results: list[LabelItem]
 
 
+class BundleTaken(msgspec.Struct, frozen=True):
+    """bundle_id: of the bundle that holds here, and that every worker takes within seconds; serving: of the
+    one that decides at this moment."""
+
+    bundle_id: str
+    serving: str
+
+
 class Alive(msgspec.Struct, frozen=True):
     status: Literal["alive"] = "alive"
 

@@ -71,6 +71,10 @@ class OnlineService:
         except TimeoutError:
             raise DecisionLogError("the event could not be recorded in time; send it again") from None
 
+    async def want(self, bundle_id: str) -> str:
+        """The whole id of a bundle that every worker takes soon. BundleError where it does not hold."""
+        return await asyncio.to_thread(self._service.want, bundle_id)
+
     async def close(self) -> None:
         """Ends what is under way, then store and log."""
         self._is_closing.set()

@@ -12,7 +12,14 @@ from typing import Any
 import msgspec
 
 from fraud_platform.adapters.http_limits import BATCH_BYTES_MAX, BODY_BYTES_MAX
-from fraud_platform.adapters.http_messages import Alive, BatchAnswer, LabelBatchAnswer, LabelTaken, Ready
+from fraud_platform.adapters.http_messages import (
+    Alive,
+    BatchAnswer,
+    BundleTaken,
+    LabelBatchAnswer,
+    LabelTaken,
+    Ready,
+)
 from fraud_platform.adapters.http_problems import TITLES, Problem
 from fraud_platform.adapters.http_settings import HttpSettings
 from fraud_platform.adapters.keys import SCOPES, KeyScope
@@ -24,7 +31,14 @@ from fraud_platform.adapters.openapi_fields import (
 )
 from fraud_platform.schema import LabelEvent, Transaction
 from fraud_platform.serve.record import Decision
-from fraud_platform.serve.requests import BATCH_MAX, LABEL_BATCH_MAX, LabelBatch, TransactionBatch
+from fraud_platform.serve.requests import (
+    BATCH_MAX,
+    BUNDLE_ID_MIN,
+    LABEL_BATCH_MAX,
+    BundleWanted,
+    LabelBatch,
+    TransactionBatch,
+)
 
 Json = dict[str, Any]
 
@@ -51,6 +65,8 @@ _TYPES = (
     BatchAnswer,
     LabelTaken,
     LabelBatchAnswer,
+    BundleWanted,
+    BundleTaken,
     Ready,
     Alive,
     Problem,
@@ -108,6 +124,8 @@ def _schemas(extras: Sequence[str], has_raw: bool) -> Json:
     schemas["LabelBatch"]["examples"] = [{"labels": [EXAMPLE_LABEL]}]
     schemas["TransactionBatch"]["properties"]["transactions"] = _array("Transaction", BATCH_MAX)
     schemas["LabelBatch"]["properties"]["labels"] = _array("LabelEvent", LABEL_BATCH_MAX)
+    schemas["BundleWanted"]["examples"] = [{"id": "0123456789abcdef"}]
+    schemas["BundleWanted"]["properties"]["id"]["pattern"] = f"^[0-9a-f]{{{BUNDLE_ID_MIN},64}}$"
     schemas["Problem"]["properties"]["status"]["enum"] = sorted(TITLES)
     return schemas
 
@@ -214,6 +232,16 @@ def _paths(operations: _Operations, is_metrics_open: bool) -> Json:
                 _BODY,
                 "label",
                 requestBody=_body("LabelBatch", BATCH_BYTES_MAX),
+            )
+        },
+        "/v1/bundle": {
+            "post": of(
+                "switchBundle",
+                "Go on with another bundle of the service's folder of bundles, once it has been checked",
+                {202: _answer("The bundle holds and is taken within seconds", "BundleTaken")},
+                _BODY,
+                "admin",
+                requestBody=_body("BundleWanted", BODY_BYTES_MAX),
             )
         },
         "/livez": {"get": of("livez", "Whether the process answers", {200: _answer("It does", "Alive")})},

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
-from fraud_platform.adapters.bundle_files import keep_bundle, load_bundle
+from fraud_platform.adapters.bundle_files import bundle_path, keep_bundle, load_bundle
 from fraud_platform.adapters.bundle_switch import (
     Serving,
     WishReader,
     forget_serving,
+    make_wish,
     note_serving,
     ready_judge,
 )
@@ -46,6 +47,7 @@ from fraud_platform.serve.record import Decision, DecisionRecord
 from fraud_platform.serve.requests import Request
 
 BUNDLE_VARIABLE = "FRAUD_PLATFORM_BUNDLE"
+BUNDLES_VARIABLE = "FRAUD_PLATFORM_BUNDLES"
 STATE_VARIABLE = "FRAUD_PLATFORM_STATE"
 STORE_VARIABLE = "FRAUD_PLATFORM_STORE"
 SYNC_VARIABLE = "FRAUD_PLATFORM_SYNC_EVERY"
@@ -78,12 +80,18 @@ class ServiceSettings:
     deadline_ms: int = DEADLINE_MS
     sync_ms: int = 0
     spill: Path | None = None
+    other_bundles: Path | None = None
+
+    @property
+    def bundles(self) -> Path:
+        """Where the bundles lie that may be switched to: beside its own, unless another folder is named."""
+        return self.other_bundles or self.bundle.parent
 
     @classmethod
     def from_env(cls, env: Mapping[str, str], bundle: Path) -> ServiceSettings:
         """FRAUD_PLATFORM_STATE must be set; FRAUD_PLATFORM_BUNDLE replaces `bundle`. SettingsError names the
         variable that is wrong."""
-        state, spill = env.get(STATE_VARIABLE), env.get(SPILL_VARIABLE)
+        state, spill, bundles = map(env.get, (STATE_VARIABLE, SPILL_VARIABLE, BUNDLES_VARIABLE))
         if not state:
             raise SettingsError(f"{STATE_VARIABLE} is not set: give the folder of store and logs")
         return cls(
@@ -94,6 +102,7 @@ class ServiceSettings:
             store=env.get(STORE_VARIABLE) or "",
             deadline_ms=_whole(env, DEADLINE_VARIABLE, DEADLINE_MS, DEADLINE_MIN_MS, DEADLINE_MAX_MS),
             spill=Path(spill).resolve() if spill else None,
+            other_bundles=Path(bundles).resolve() if bundles else None,
         )
 
 
@@ -192,6 +201,12 @@ class Service:
             logger.error("the bundle %s is refused: %s", wish.id[:12] if wish else "", error)
             self._note(refused=wish.id if wish else "", why=str(error))
             return None
+
+    def want(self, bundle_id: str) -> str:
+        """Checks a bundle and has every worker of the state go on with it; its whole id. For any thread."""
+        path = bundle_path(self._settings.bundles, bundle_id)
+        contract = self.bundle.contract.hash
+        return make_wish(self._settings.state, path, self._started_with, contract).id
 
     def adopt(self, judge: Judge) -> None:
         """Decides with another bundle of the same contract from the next decision on."""

@@ -47,6 +47,8 @@ REQUIRED_TEXT = tuple(
 )
 COORDINATES = {"latitude": 90.0, "longitude": 180.0, "home_latitude": 90.0, "home_longitude": 180.0}
 
+BUNDLE_ID_MIN = 16
+
 Request = bytes | Mapping[str, Any]
 Event = TypeVar("Event", Transaction, LabelEvent)
 Kind = TypeVar("Kind", bound=msgspec.Struct)
@@ -58,6 +60,7 @@ NO_CARD_NUMBER = (
     "looks like one needs a letter among its digits, so that fewer than 13 stand together"
 )
 
+_BUNDLE_ID = re.compile(f"[0-9a-f]{{{BUNDLE_ID_MIN},64}}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PATH = re.compile(r" - at `\$\.?(.+)`$")
 _UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`", re.DOTALL)
@@ -72,6 +75,12 @@ class TransactionBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class LabelBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     labels: list[msgspec.Raw]
+
+
+class BundleWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The bundle that the service is to go on with, by its id or the first digits of it."""
+
+    id: str
 
 
 def parse_transaction(request: Request, now_ms: int, extras: frozenset[str] = frozenset()) -> Transaction:
@@ -107,6 +116,14 @@ def parse_batch(body: bytes) -> list[bytes]:
 def parse_label_batch(body: bytes) -> list[bytes]:
     """As `parse_batch`, of label events."""
     return _items("labels", _decode(body, LabelBatch).labels, LABEL_BATCH_MAX)
+
+
+def parse_bundle_id(body: bytes) -> str:
+    """The id of the bundle that is wanted."""
+    wanted = _decode(body, BundleWanted).id
+    rule = f"must be the id of a bundle: {BUNDLE_ID_MIN} to 64 hexadecimal digits in lower case"
+    _require(bool(_BUNDLE_ID.fullmatch(wanted)), "id", wanted, rule)
+    return wanted
 
 
 def check_known_after(event: LabelEvent, event_time: int) -> None:

@@ -17,13 +17,16 @@ import pytest
 
 from fraud_platform.adapters.bundle_files import build_bundle, bundle_path, load_bundle
 from fraud_platform.adapters.bundle_switch import Wish, make_wish, read_serving
+from fraud_platform.adapters.http import Api
 from fraud_platform.adapters.journal import read_decisions
+from fraud_platform.adapters.metrics import Metrics
 from fraud_platform.adapters.service import ServiceSettings
 from fraud_platform.errors import BundleError
 from fraud_platform.package import BundleParts
 from fraud_platform.schema import Transaction
 from fraud_platform.serve import Judge
 from fraud_platform.serve.golden import check_golden, with_golden
+from tests.asgi import ask
 from tests.faults import Running
 
 NOW_MS = 1_790_000_000_000
@@ -113,6 +116,20 @@ def test_a_bundle_is_taken_under_traffic_and_every_decision_is_of_one(
     assert [(one.bundle, one.started_with) for one in read_serving(state)] == [(new.id, old.id)]
     for judge in judges.values():
         judge.close()
+
+
+def test_a_bundle_is_taken_over_http_and_a_bad_one_is_a_problem(
+    running: Running, bundles: dict[str, Path], transaction_request: Build
+) -> None:
+    api, new = Api(), load_bundle(bundles["new"])
+    api.start(running.online, Metrics())
+    refused = ask(api, "POST", "/v1/bundle", {"id": bundles["other answers"].name})
+    assert (refused.status, refused.json["field"]) == (422, "id")
+    assert "golden request" in refused.json["rule"]
+    assert ask(api, "POST", "/v1/bundle", {"id": "../" * 8}).status == 422
+    taken = ask(api, "POST", "/v1/bundle", {"id": new.id})
+    assert (taken.status, taken.json["bundle_id"]) == (202, new.id)
+    ask_until(running, transaction_request, lambda: running.online.bundle.id == new.id, count())
 
 
 @pytest.mark.parametrize("damage", ["model.txt", "golden.json", "other answers", "missing"])
