@@ -48,23 +48,22 @@ class Decision(BaseModel):
     score: float
 
 
-def application(
-    folder: Path, port: int, ids: dict[str, list[str]], model: Path, is_threaded: bool
-) -> FastAPI:
+def application(folder: Path, port: int, ids: dict[str, list[str]], model: Path, is_tuned: bool) -> FastAPI:
+    """is_tuned: on the event loop and with one thread, not in the pool and with all threads of LightGBM."""
     sys.path.append(str(Path(__file__).parent))
     from feast_reader import ENTITIES, prepare, wanted
 
     store, features = prepare(folder, port, ids), wanted()
     names = [feature.partition(":")[2] for feature in features]
     booster = lightgbm.Booster(model_file=str(model))
-    width = booster.num_feature()
+    width, threads = booster.num_feature(), {"num_threads": 1} if is_tuned else {}
 
     def decide(transaction: Transaction) -> Decision:
         keys = {f"{name}_id": getattr(transaction, f"{name}_id") or "" for name in ENTITIES}
         found = store.get_online_features(features=features, entity_rows=[keys]).to_dict()
         row = np.full((1, width), np.nan)
         row[0, : len(names)] = [np.nan if found[name][0] is None else found[name][0] for name in names]
-        score = float(booster.predict(row, num_threads=1)[0])
+        score = float(booster.predict(row, **threads)[0])
         action = "decline" if score >= THRESHOLD else "approve"
         return Decision(transaction_id=transaction.transaction_id, action=action, score=score)
 
@@ -72,7 +71,7 @@ def application(
         return decide(transaction)
 
     app = FastAPI()
-    app.post("/v1/decisions", response_model=Decision)(decide if is_threaded else decide_on_the_loop)
+    app.post("/v1/decisions", response_model=Decision)(decide_on_the_loop if is_tuned else decide)
     return app
 
 
@@ -83,12 +82,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--ids", type=Path, required=True, help="JSON: an entity's name to its ids")
     parser.add_argument("--model", type=Path, required=True, help="a LightGBM model file")
-    parser.add_argument("--threaded", action="store_true", help="decide in the thread pool")
+    parser.add_argument("--tuned", action="store_true", help="as far as it can be without other parts")
     options = parser.parse_args()
     ids = json.loads(options.ids.read_text())
-    app = application(options.folder, options.redis, ids, options.model, options.threaded)
-    gc.collect()
-    gc.freeze()
+    app = application(options.folder, options.redis, ids, options.model, options.tuned)
+    if options.tuned:
+        gc.collect()
+        gc.freeze()
     uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning", access_log=False)
 
 
