@@ -32,7 +32,7 @@ def live_bodies(platform: Platform, populations: int = 1) -> Iterator[bytes]:
                 values["transaction_id"] = f"day{day}-t{number}-{population}"
                 values["event_time"] += day * MILLISECONDS_PER_DAY
                 if population:
-                    values |= {name: f"{row[name]}-{population}" for name in PEOPLE if name in row}
+                    values |= {name: f"{row[name]}p{population}" for name in PEOPLE if name in row}
                 yield json.dumps(values).encode()
 
 

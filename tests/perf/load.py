@@ -96,12 +96,18 @@ class Load:
     """The requests, in order, over the connections that are free."""
 
     def __init__(
-        self, requests: Iterator[bytes], rate: float, seconds: float, words: Sequence[bytes]
+        self,
+        requests: Iterator[bytes],
+        rate: float,
+        seconds: float,
+        words: Sequence[bytes],
+        grace_s: float = GRACE_S,
     ) -> None:
         self._requests = requests
         self._rate = rate
         self._seconds = seconds
         self._words = words
+        self._grace_s = grace_s
         self._free: deque[Connection] = deque()
         self._due: deque[tuple[bytes, float]] = deque()
         self._sent = 0
@@ -126,7 +132,7 @@ class Load:
             for connection in list(self._free):
                 self._next(connection)
             await asyncio.sleep(self._seconds)
-        patience = time.monotonic() + GRACE_S
+        patience = time.monotonic() + self._grace_s
         while len(self._took) < self._sent and time.monotonic() < patience:
             await asyncio.sleep(0.01)
         self._end = time.monotonic() if not self._rate else self._end
@@ -178,6 +184,7 @@ class Load:
 
     def found(self, limit_ms: float, parts: int) -> Loaded:
         took = [ms for _, ms in self._took]
+        p50, p99, p999 = (quantile(took, share) if took else 0.0 for share in (0.5, 0.99, 0.999))
         last = max((at + ms / 1000 for at, ms in self._took), default=0.0)
         return Loaded(
             answered=len(took),
@@ -185,9 +192,9 @@ class Load:
             seconds=last if not self._rate else max(last, self._seconds),
             statuses=dict(self._statuses),
             words=dict(self._found),
-            p50_ms=quantile(took, 0.5),
-            p99_ms=quantile(took, 0.99),
-            p999_ms=quantile(took, 0.999),
+            p50_ms=p50,
+            p99_ms=p99,
+            p999_ms=p999,
             max_ms=max(took, default=0.0),
             over=sum(ms > limit_ms for ms in took),
             behind_ms=self._behind * 1000,

@@ -8,17 +8,21 @@ Belongs here: the run and its slopes. Does not belong here: the generator (load.
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
+from fraud_platform.adapters.bento_server import free_port, start_service
 from tests.perf.bodies import live_bodies
 from tests.perf.load import Loaded
 from tests.perf.measured import slope
@@ -30,83 +34,105 @@ if TYPE_CHECKING:
 
 SHARE = 0.7
 MOST_S, MOST_ROUNDS = 10.0, 3
+DECIDED = r"^fraud_decisions_total\{.*\} (\S+)$"
 MINUTES_MIN, WARM_UP_MINUTES = 3, 2
 PARTS_A_MINUTE, SAMPLE_S = 2, 5.0
 POPULATIONS = 12
 """People of the live day side by side, so that half an hour of requests takes some weeks of event time."""
 FAULTS = ("busy", "store_slow", "store_down", "store_stale", "model_slow", "log_slow", "log_down")
 WORDS = (*(f'"tier":"{tier}"' for tier in TIERS), FAULTED, *(f'"{fault}"' for fault in FAULTS))
-MIB = 1 << 20
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Sample:
+    """memory_mib: what the worker holds for itself, without the pages of the store's file, which it maps;
+    processor_s: what it has used; decided: since its start."""
+
+    minute: float
+    memory_mib: float
+    processor_s: float
+    decided: float
 
 
 @dataclass
-class Memory:
-    """Resident memory of the service's worker, (minute, MiB)."""
+class Watch:
+    """Looks at the service's worker until the generator ends."""
 
     pid: int
-    samples: list[tuple[float, float]] = field(default_factory=list)
+    url: str
+    samples: list[Sample] = field(default_factory=list)
 
-    def watch(self, process: subprocess.Popen[str]) -> None:
-        """Until the generator ends."""
-        worker, started = psutil.Process(self.pid), time.monotonic()
-        while process.poll() is None:
-            own = worker.memory_full_info().uss  # the store's pages are shared and grow with the file
-            self.samples.append(((time.monotonic() - started) / 60, own / MIB))
+    def __call__(self, generator: subprocess.Popen[str]) -> None:
+        started = time.monotonic()
+        while generator.poll() is None:
+            self.samples.append(self._sample((time.monotonic() - started) / 60))
             try:
-                process.wait(SAMPLE_S)
+                generator.wait(SAMPLE_S)
             except subprocess.TimeoutExpired:
                 continue
+
+    def _sample(self, minute: float) -> Sample:
+        used = psutil.Process(self.pid).cpu_times()
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as answer:
+            told = answer.read().decode()
+        decided = sum(float(number) for number in re.findall(DECIDED, told, re.MULTILINE))
+        return Sample(minute, anonymous_mib(self.pid), used.user + used.system, decided)
+
+    def processor_us(self) -> list[tuple[float, float]]:
+        """Of a decision, between two samples: (minute, microseconds). It hardly depends on what else runs."""
+        return [
+            (later.minute, (later.processor_s - one.processor_s) / (later.decided - one.decided) * 1e6)
+            for one, later in pairwise(self.samples)
+            if later.decided > one.decided
+        ]
+
+
+def anonymous_mib(pid: int) -> float:
+    """Resident memory of a process that is no file's."""
+    told = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(kib) for kib in re.findall(r"^Anonymous: +(\d+) kB", told, re.MULTILINE)) / 1024
 
 
 def soak(platform: Platform, minutes: float) -> tuple[str, ...]:
     """What to say of it. SystemExit where a request was not answered with 200."""
-    from fraud_platform.adapters.bento_server import free_port, start_service
-
     path, port = Path((platform.settings.home / "bento.txt").read_text()), free_port()
     with start_service(path, port, state_of(platform, "soaked")) as service:
         feed = Feed(live_bodies(platform, POPULATIONS), platform.settings.home / "bodies")
         closed = [feed.load(port, CONNECTIONS, MOST_S) for _ in range(MOST_ROUNDS)]
         most = sorted(one.per_second for one in closed)[MOST_ROUNDS // 2]
-        memory = Memory(max(service.worker_pids(), key=lambda pid: psutil.Process(pid).memory_info().rss))
-        rate = round(most * SHARE)
+        worker = max(service.worker_pids(), key=lambda pid: psutil.Process(pid).memory_info().rss)
+        watch, rate = Watch(worker, service.url), round(most * SHARE)
         parts = int(minutes * PARTS_A_MINUTE)
-        found = feed.load(
-            port,
-            CONNECTIONS,
-            minutes * 60,
-            rate,
-            parts=parts,
-            words=WORDS,
-            meanwhile=memory.watch,
-        )
-    return (
-        f"at the most {most:,.0f} a second; {rate:,} a second for {minutes:g} minutes",
-        *_lines(found, memory),
-    )
+        found = feed.load(port, CONNECTIONS, minutes * 60, rate, parts=parts, words=WORDS, meanwhile=watch)
+    said = f"the most at {CONNECTIONS} connections is {most:,.0f} a second; {rate:,} for {minutes:g} minutes"
+    return (said, *_lines(found, watch))
 
 
-def _lines(found: Loaded, memory: Memory) -> list[str]:
-    after = [part for part in found.parts if part[0] / 60 >= WARM_UP_MINUTES]
-    own = [sample for sample in memory.samples if sample[0] >= WARM_UP_MINUTES]
-    words = {word.strip('"').replace('":"', " "): count for word, count in found.words.items()}
-    minutes = [at / 60 for at, _, _ in after]
-    shown = found.parts[:: max(1, len(found.parts) // 10)]
+def _lines(found: Loaded, watch: Watch) -> list[str]:
+    shown = found.parts[:: max(1, len(found.parts) // SHOWN)]
+    words = {word.strip('"').replace('":"', " ").strip('":'): count for word, count in found.words.items()}
+    after = [(at / 60, p50, p99) for at, p50, p99 in found.parts if at / 60 >= WARM_UP_MINUTES]
+    memory = [(one.minute, one.memory_mib) for one in watch.samples if one.minute >= WARM_UP_MINUTES]
+    processor = [one for one in watch.processor_us() if one[0] >= WARM_UP_MINUTES]
     return [
         *(f"minute {at / 60:4.1f}: p50 {p50:.2f} ms, p99 {p99:.2f} ms" for at, p50, p99 in shown),
         f"{found.answered:,} answered, all with 200, {found.over:,} over {LIMIT_MS:g} ms, "
         f"the longest {found.max_ms:.1f} ms; p50 {found.p50_ms:.2f} ms, p99 {found.p99_ms:.2f} ms, "
         f"p99.9 {found.p999_ms:.2f} ms",
         "answers: " + ", ".join(f"{word} {count:,}" for word, count in sorted(words.items())),
-        f"slopes after {WARM_UP_MINUTES} minutes: "
-        f"p50 {_slope(minutes, [p50 * 1000 for _, p50, _ in after]):+.2f} us a minute, "
-        f"p99 {_slope(minutes, [p99 * 1000 for _, _, p99 in after]):+.2f} us a minute, "
-        f"memory {_slope([at for at, _ in own], [mib for _, mib in own]):+.3f} MiB a minute",
-        f"memory of the worker alone: {own[0][1]:.1f} MiB then, {own[-1][1]:.1f} MiB at the end",
+        f"slopes after {WARM_UP_MINUTES} minutes, a minute: "
+        f"p50 {_slope([(at, p50 * 1000) for at, p50, _ in after]):+.2f} us, "
+        f"p99 {_slope([(at, p99 * 1000) for at, _, p99 in after]):+.2f} us, "
+        f"processor time of a decision {_slope(processor):+.2f} us, memory {_slope(memory):+.3f} MiB",
+        f"the worker's own memory {memory[0][1]:.1f} MiB then, {memory[-1][1]:.1f} MiB at the end; "
+        f"processor time of a decision {processor[0][1]:.0f} us then, {processor[-1][1]:.0f} us at the end",
     ]
 
 
-def _slope(places: Sequence[float], values: Sequence[float]) -> float:
-    return slope(places, values) if len(places) > 1 else 0.0
+def _slope(points: Sequence[tuple[float, float]]) -> float:
+    """A minute."""
+    return slope([at for at, _ in points], [value for _, value in points]) if len(points) > 1 else 0.0
 
 
 def main() -> None:
