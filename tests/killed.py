@@ -263,8 +263,8 @@ def _post(connection: http.client.HTTPConnection, path: str, body: bytes) -> tup
 
 def _make_up(service: Service) -> None:
     deadline = time.monotonic() + MADE_UP_S
-    while service.decider.waiting != (0, 0):
-        assert time.monotonic() < deadline, f"(unobserved, unlogged) stays {service.decider.waiting}"
+    while service.decider.behind.waiting != (0, 0):
+        assert time.monotonic() < deadline, f"(unobserved, unlogged) stays {service.decider.behind.waiting}"
         service.tidy()
         time.sleep(0.001)
 

@@ -112,6 +112,11 @@ class LmdbStore:
 
         return self._write(work)
 
+    def last_event(self) -> Transaction | LabelEvent | None:
+        """What this writer, or the one before it, counted last: after a kill no log may have it."""
+        slot = self._read(lambda txn: txn.get(self._slot, db=self.tables["meta"]))
+        return None if slot is None else _event(bytes(slot))
+
     def seen(self, transaction_id: str) -> bool:
         """Whether the transaction has been observed or loaded."""
         return self._read(lambda txn: txn.get(token(transaction_id), db=self.tables["seen"])) is not None

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
+import msgspec
+
 from fraud_platform.adapters.bundle_files import bundle_path, keep_bundle, load_bundle
 from fraud_platform.adapters.bundle_switch import (
     Serving,
@@ -39,6 +41,7 @@ from fraud_platform.errors import (
 )
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.package import Bundle
+from fraud_platform.schema import LabelEvent
 from fraud_platform.serve import Decider, Judge
 from fraud_platform.serve.case import Case
 from fraud_platform.serve.clock import SteadyClock
@@ -143,6 +146,7 @@ class Service:
             has_jumped=clock.has_jumped if isinstance(clock, SteadyClock) else lambda: False,
         )
         self._make_up([*past, *self.spill.waiting()])
+        self._finish_last()
         self._keep_good()
         self._note()
 
@@ -292,6 +296,15 @@ class Service:
             self.decider.behind.make_up(one.record for one in read_decisions(self._settings.state))
             for label in read_labels(self._settings.state):
                 self.store.learn(label.record.event)
+
+    def _finish_last(self) -> None:
+        """Decides or records what a killed process had only counted: nothing counts that no log has."""
+        store = self.store
+        event = store.last_event() if isinstance(store, LmdbStore) else None
+        if isinstance(event, LabelEvent):
+            self.learn(msgspec.to_builtins(event))
+        elif event is not None and self.decider.decision(event.transaction_id) is None:
+            self.conclude(self.decider.resume(event))
 
     def _following(self, ask: Callable[[], Answer]) -> Answer:
         try:

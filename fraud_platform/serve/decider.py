@@ -123,9 +123,14 @@ class Decider:
 
     def open_case(self, request: Request) -> Case:
         """A valid request, its deadline running."""
-        started = perf_counter_ns()
-        now_ms = self._clock()
-        transaction = parse_transaction(request, now_ms, self._extras)
+        started, now_ms = perf_counter_ns(), self._clock()
+        return self._case(parse_transaction(request, now_ms, self._extras), now_ms, started)
+
+    def resume(self, transaction: Transaction) -> Case:
+        """A transaction that was valid before a kill, its deadline running."""
+        return self._case(transaction, self._clock(), perf_counter_ns())
+
+    def _case(self, transaction: Transaction, now_ms: int, started: int) -> Case:
         faults = set(self._standing)
         if self._has_jumped():
             faults.add("clock_jump")

@@ -259,7 +259,9 @@ def test_an_answer_of_another_server_is_not_the_services(home: Path, monkeypatch
 def _slowly_ready(url: str) -> bool:
     """Another server's answer, after the process that was started has ended."""
     children = psutil.Process().children()
-    psutil.wait_procs([child for child in children if "bentoml" in child.cmdline()], timeout=30)
+    psutil.wait_procs(
+        [one for one in children if any("no-such-bento" in word for word in one.cmdline())], timeout=30
+    )
     return True
 
 

@@ -29,8 +29,7 @@ def count(metrics: Metrics) -> None:
     metrics.decided(DECISION, 0.001)
     metrics.batch("decisions", 25)
     metrics.in_flight(1)
-    metrics.log_waiting(3)
-    metrics.spilled(2)
+    metrics.waiting({"requests": 1, "unlogged": 3, "unobserved": 2})
     metrics.rate_limited("shop")
 
 
@@ -50,8 +49,8 @@ def test_a_decision_counts_by_action_tier_and_fault() -> None:
         'fraud_batch_items_bucket{kind="decisions",le="25.0"} 1.0',
         'fraud_rate_limited_total{key="shop"} 1.0',
         "fraud_requests_in_flight 1.0",
-        "fraud_log_waiting_records 3.0",
-        "fraud_spilled_records 2.0",
+        "fraud_waiting_unlogged 3.0",
+        "fraud_waiting_unobserved 2.0",
     }
 
 
@@ -80,5 +79,5 @@ def test_several_workers_are_counted_together(tmp_path: Path) -> None:
         'fraud_decisions_total{action="decline",tier="rules"} 2.0',
         'fraud_faults_total{fault="store_slow"} 2.0',
         'fraud_batch_items_bucket{kind="decisions",le="25.0"} 2.0',
-        "fraud_spilled_records 4.0",
+        "fraud_waiting_unlogged 6.0",
     } <= set(printed.splitlines())

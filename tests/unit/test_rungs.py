@@ -15,7 +15,7 @@ from fraud_platform import package
 from fraud_platform.errors import TrainingError
 from fraud_platform.evaluate import rungs
 from fraud_platform.evaluate.rungs import APPROVE_ALL, rung_actions
-from fraud_platform.package import BundleParts
+from fraud_platform.package import BundleParts, load_reasons_text
 from fraud_platform.rules import REQUEST
 from fraud_platform.schema import ACTIONS, TRANSACTION_COLUMNS, Transaction
 from fraud_platform.serve import Judge
@@ -24,18 +24,22 @@ from fraud_platform.train import Part, Split
 ROWS = 400
 START = 1_790_000_000_000
 REQUEST_RULES = """
-  - {name: no_device, mode: live, priority: 40, action: decline, code: T1, text: No device, owner: tests,
+  - {name: no_device, mode: live, priority: 40, action: decline, code: T1, owner: tests,
      when: "!known.device_id && channel == 'web'"}
-  - {name: trusted, mode: live, priority: 30, action: approve, code: T2, text: Trusted, owner: tests,
+  - {name: trusted, mode: live, priority: 30, action: approve, code: T2, owner: tests,
      when: "request.card_id == 'c3'"}
-  - {name: usual_amount, mode: live, priority: 50, action: step_up, code: T3, text: Usual, owner: tests,
+  - {name: usual_amount, mode: live, priority: 50, action: step_up, code: T3, owner: tests,
      when: card_amount_ratio_7d >= 2}
 """
 
 
+REASONS = load_reasons_text().replace("rules:\n", "rules:\n  T1: No device\n  T2: Trusted\n  T3: Usual\n", 1)
+
+
 @pytest.fixture(scope="module")
 def judge(tiny_parts: BundleParts) -> Iterator[Judge]:
-    judge = Judge(package.build(replace(tiny_parts, rules_text=tiny_parts.rules_text + REQUEST_RULES)))
+    texts = {"rules_text": tiny_parts.rules_text + REQUEST_RULES, "reasons_text": REASONS}
+    judge = Judge(package.build(replace(tiny_parts, **texts)))
     yield judge
     judge.close()
 
