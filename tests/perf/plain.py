@@ -23,7 +23,7 @@ from tests.perf.environment import Missing, ended, python_with
 from tests.perf.load import Loaded
 from tests.perf.measured import Measured, Sizes
 from tests.perf.service_load import Feed, median, told
-from tests.perf.serving import CONNECTIONS, bundle_of, served
+from tests.perf.serving import CONNECTIONS, bundle_of, port_of, served
 from tests.servers import free_port, missing_redis, redis_server
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def plain(platform: Platform, sizes: Sizes) -> Measured:
     took: dict[str, list[Loaded]] = {"ours": [], **{name: [] for name in VARIANTS}}
     try:
         with ExitStack() as stack:
-            sides = {"ours": (stack.enter_context(served(platform, "beside-plain")), _feed(platform, "ours"))}
+            service = stack.enter_context(served(platform, "beside-plain"))
+            sides = {"ours": (port_of(service), _feed(platform, "ours"))}
             for name, port in _plain_ports(platform, sizes.cache, stack).items():
                 sides[name] = (port, _feed(platform, name))
             for port, feed in sides.values():

@@ -87,8 +87,10 @@ def other_tiers(rounds: Sequence[Loaded]) -> float:
 
 
 def told(rounds: Sequence[Loaded], targets: dict[str, float] | None = None) -> str:
-    """`p50 0.71 ms (target 0.9), p99 ...`, each the median over the rounds."""
+    """`p50 0.71 ms (target 0.9), p99 2.1 ms, by round 1.9 to 2.4 ms`: medians, and the range of the p99."""
     wanted = {name: f" (target {target:g})" for name, target in (targets or {}).items()}
-    return ", ".join(
+    said = ", ".join(
         f"{name} {median(rounds, f'{name}_ms'):.2f} ms{wanted.get(name, '')}" for name in ("p50", "p99")
     )
+    least, most = (pick(one.p99_ms for one in rounds) for pick in (min, max))
+    return f"{said}, by round {least:.2f} to {most:.2f} ms"

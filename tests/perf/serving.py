@@ -21,6 +21,7 @@ from tests.perf.measured import Measured, Sizes, quantile
 from tests.perf.service_load import BATCHES, LIMIT_MS, Feed, median, other_tiers, told
 
 if TYPE_CHECKING:
+    from fraud_platform.adapters.bento_server import RunningService
     from fraud_platform.defs.platform import Platform
 
 IN_PROCESS, REPEATS = 6_000, 3
@@ -50,8 +51,8 @@ def serve_in_process(platform: Platform, _: Sizes) -> Measured:
 def serve_over_http(platform: Platform, _: Sizes) -> Measured:
     """The served Bento on loopback, without keys, one worker."""
     alone, closed, constant, batches = [], [], [], []
-    with served(platform, "service") as port:
-        feed = Feed(live_bodies(platform), platform.settings.home / "bodies")
+    with served(platform, "service") as service:
+        port, feed = port_of(service), Feed(live_bodies(platform), platform.settings.home / "bodies")
         feed.load(port, CONNECTIONS, WARM_UP_S)
         for _round in range(REPEATS):
             alone.append(feed.load(port, 1, ALONE_S, ALONE_RATE))
@@ -84,13 +85,21 @@ def _others(rounds: Sequence[Loaded]) -> str:
 
 
 @contextmanager
-def served(platform: Platform, name: str) -> Iterator[int]:
-    """The packaged Bento over a copy of the loaded store; its port. It is stopped at the end."""
+def served(platform: Platform, name: str) -> Iterator[RunningService]:
+    """The packaged Bento over a copy of the loaded store, stopped at the end."""
     from fraud_platform.adapters.bento_server import free_port, start_service
+    from fraud_platform.adapters.spill import spill_folder
 
-    path, port = Path((platform.settings.home / "bento.txt").read_text()), free_port()
-    with start_service(path, port, state_of(platform, name)):
-        yield port
+    path, state = Path((platform.settings.home / "bento.txt").read_text()), state_of(platform, name)
+    try:
+        with start_service(path, free_port(), state) as service:
+            yield service
+    finally:
+        shutil.rmtree(spill_folder(state), ignore_errors=True)
+
+
+def port_of(service: RunningService) -> int:
+    return int(service.url.rpartition(":")[2])
 
 
 def state_of(platform: Platform, name: str) -> Path:

@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from fraud_platform.adapters.bento_server import free_port, start_service
 from tests.perf.bodies import live_bodies
 from tests.perf.load import Loaded
 from tests.perf.measured import slope
 from tests.perf.service_load import FAULTED, LIMIT_MS, TIERS, Feed
-from tests.perf.serving import CONNECTIONS, state_of
+from tests.perf.serving import CONNECTIONS, port_of, served
 
 if TYPE_CHECKING:
     from fraud_platform.defs.platform import Platform
@@ -96,8 +95,8 @@ def anonymous_mib(pid: int) -> float:
 
 def soak(platform: Platform, minutes: float) -> tuple[str, ...]:
     """What to say of it. SystemExit where a request was not answered with 200."""
-    path, port = Path((platform.settings.home / "bento.txt").read_text()), free_port()
-    with start_service(path, port, state_of(platform, "soaked")) as service:
+    with served(platform, "soaked") as service:
+        port = port_of(service)
         feed = Feed(live_bodies(platform, POPULATIONS), platform.settings.home / "bodies")
         closed = [feed.load(port, CONNECTIONS, MOST_S) for _ in range(MOST_ROUNDS)]
         most = sorted(one.per_second for one in closed)[MOST_ROUNDS // 2]
