@@ -10,13 +10,21 @@ judgement itself (`judge`).
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Set
 from functools import partial
 from time import perf_counter_ns
 from typing import NamedTuple
 
-from fraud_platform.errors import DecisionLogError, RequestError, StoreError, StoreMovedError, TooLateError
+from fraud_platform.errors import (
+    DecisionLogError,
+    RequestError,
+    StoreError,
+    StoreMovedError,
+    TooLateError,
+    in_short,
+)
 from fraud_platform.package import Bundle
 from fraud_platform.schema import Action, LabelEvent, Transaction
 from fraud_platform.serve.breaker import Breaker
@@ -39,6 +47,8 @@ PROPENSITY = 1.0
 DEADLINE_MS = 50
 RECENT_MAX = 10_000
 """Decisions that a repeat is answered from, even where the log cannot be read."""
+
+logger = logging.getLogger("fraud_platform.decider")
 
 
 class ConflictError(RequestError):
@@ -242,7 +252,11 @@ class Decider:
             case.faults.add("model_slow")
             return self._unscored(case, partial(self._closed, case))
         self.stage = "model"
-        judgement = case.judge.judge(case.transaction, case.vector, closed=partial(self._closed, case))
+        try:
+            judgement = case.judge.judge(case.transaction, case.vector, closed=partial(self._closed, case))
+        except Exception as error:  # noqa: BLE001  whatever it was, there is an answer
+            logger.error("the judge failed: %s", in_short(error))
+            return self._unscored(case)
         self._model_breaker.ended(started, perf_counter_ns())
         case.faults.update(judgement.faults)
         return self._record(case, case.judge, case.vector, judgement)
@@ -255,7 +269,8 @@ class Decider:
         judge, vector = case.judge, case.vector  # as they are now: another thread may go on with the case
         try:
             judgement = judge.judge(case.transaction, vector, closed=closed, can_score=False)
-        except Exception:  # noqa: BLE001  whatever it was, there is an answer
+        except Exception as error:  # noqa: BLE001  whatever it was, there is an answer
+            logger.error("the rules failed: %s", in_short(error))
             case.faults.add("rules_failed")
             judgement = judge.fixed_answer()
         return self._record(case, judge, vector, judgement)

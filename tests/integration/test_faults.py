@@ -264,7 +264,7 @@ def test_rules_that_fail_leave_the_configured_answer(running: Running, payment: 
 
     with replaced(running.service.decider.judge, "judge", fails):
         answer = running.ask(payment(1))
-        assert (answer.tier, answer.decided_by) == ("fixed", "fallback")
+        assert (answer.tier, answer.decided_by, answer.faults) == ("fixed", "fallback", ("rules_failed",))
     assert running.ask(payment(2)).tier == "model"
 
 
