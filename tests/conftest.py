@@ -51,6 +51,7 @@ PLAYED = ("tests/e2e/test_loop.py", "tests/contract/test_readme.py")
 """Files whose tests share the runs of the command line: one process plays them."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several processes a file's tests stay together, as they share what its fixtures made."""
     for item in items:
