@@ -47,18 +47,6 @@ BAD_ROWS: dict[str, dict[str, str]] = {
 """Rule that quarantines a row -> what is wrong in it."""
 
 
-PLAYED = ("tests/e2e/test_loop.py", "tests/contract/test_readme.py")
-"""Files whose tests share the runs of the command line: one process plays them."""
-
-
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes a file's tests stay together, as they share what its fixtures made."""
-    for item in items:
-        name = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("played" if name in PLAYED else name))
-
-
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> CompiledSql:
     """The feature models over empty tables that a test fills, with the contract of tests/worlds.py."""
