@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import subprocess
@@ -40,6 +41,7 @@ class RunningService:
 
     def stop(self) -> None:
         """End the server and every process it started; the workers close store and log first."""
+        atexit.unregister(self.stop)
         family = _family(self.process.pid)
         self.process.terminate()
         _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
@@ -88,6 +90,7 @@ def start_service(
             start_new_session=True,
         )
     service = RunningService(f"http://{HOST}:{port}", log, process)
+    atexit.register(service.stop)  # an exit may come before whoever asked for the service has it
     is_started = False
     try:
         _await(service, bento_path, timeout_s, log_start)
