@@ -174,9 +174,9 @@ class Decider:
         case.faults.add(fault)
         record = case.record or case.settle(self._unscored(case))
         if not case.is_recorded:
-            if not self._spill.put(record):
+            case.is_spilled = self._spill.put(record)
+            if not case.is_spilled:
                 case.faults.add("unrecorded")
-            case.is_spilled = True
         return self._answer(record, case)
 
     def decision(self, transaction_id: str) -> Decision | None:

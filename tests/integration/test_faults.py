@@ -365,3 +365,5 @@ def test_a_spill_that_is_full_keeps_nothing_and_says_so(
         answers = [running.ask(payment(number)) for number in range(1, 12)]
     assert "unrecorded" not in answers[0].faults
     assert "unrecorded" in answers[-1].faults
+    following = scored_again(running, payment, 12)
+    assert_made_up(running, range(following))
