@@ -7,6 +7,7 @@ Does not belong here: fitting (`train`), the verdict (`register`), drawing (`ada
 
 from fraud_platform.evaluate.backtest import Backtest, ModelOverlap, RuleResult, backtest
 from fraud_platform.evaluate.evaluation import Cost, Curves, Evaluation, Segment
+from fraud_platform.evaluate.folds import Fold, prequential
 from fraud_platform.evaluate.metrics import (
     CalibrationBin,
     Quality,
@@ -27,6 +28,7 @@ __all__ = [
     "Cost",
     "Curves",
     "Evaluation",
+    "Fold",
     "Interval",
     "ModelOverlap",
     "Quality",
@@ -43,6 +45,7 @@ __all__ = [
     "evaluate",
     "measure",
     "paired_bootstrap",
+    "prequential",
     "recall_at_precision",
     "rungs",
 ]
