@@ -47,9 +47,9 @@ def prequential(
 ) -> tuple[Fold, ...]:
     """Folds over [first_ms, end_ms), whose rows are all mature, in order of time.
 
-    The last `test_folds` stretches of `assessed_days` judge, those before them choose. All history up to a gap
-    before a stretch teaches, its last `held_out_days` stop and calibrate. No stretch is assessed twice, and no
-    test stretch is seen by what was chosen: a validation fold ends where the first test fold begins.
+    The last `test_folds` stretches of `assessed_days` judge, those before them choose. All history up to a
+    gap before a stretch teaches, its last `held_out_days` stop and calibrate. No stretch is assessed twice,
+    and what chooses ends where the first test stretch begins.
     TrainingError where the history is too short for the first fold.
     """
     day = MILLISECONDS_PER_DAY
@@ -63,8 +63,8 @@ def prequential(
             days = (end_ms - first_ms) / day
             wanted = number * assessed_days + gap_ms / day + held_out_days
             raise TrainingError(
-                f"{number} folds of {assessed_days} days after a gap of {gap_ms / day:g} and {held_out_days} days "
-                f"held out need more than {wanted:g} days of mature history; there are {days:.1f}: "
+                f"{number} folds of {assessed_days} days, a gap of {gap_ms / day:g} days and {held_out_days} "
+                f"days held out need more than {wanted:g} days of mature history; there are {days:.1f}: "
                 "give more history, or ask for fewer or shorter folds"
             )
         held_out = Part(known - held_out_days * day, known)
