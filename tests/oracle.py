@@ -8,6 +8,7 @@ the declaration, the vocabulary and the geometry, whose operations parity define
 from __future__ import annotations
 
 import math
+import statistics
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class Past:
 
     transactions: list[Transaction]
     reports: list[int]
+    reported: dict[str, int]
 
 
 @dataclass
@@ -76,16 +78,42 @@ class Oracle:
         return Past(
             [t for t in same if t.event_time < now.event_time],
             [moment for moment in moments if moment < now.event_time],
+            {name: moment for name, moment in self.reported.items() if moment < now.event_time},
         )
 
     def aggregate(self, feature: Feature, now: Transaction, past: Past | None) -> Any:
         if past is None:
             return None
-        lower = -1 if feature.window_ms is None else now.event_time - feature.window_ms
+        upper = now.event_time - feature.offset_ms
+        lower = -1 if feature.window_ms is None else upper - feature.window_ms
+        inside = [t for t in past.transactions if lower <= t.event_time < upper]
+        if feature.last is not None:
+            moments = sorted({t.event_time for t in inside})[-feature.last :]
+            inside = [t for t in inside if t.event_time in moments]
+        if feature.kind == "last_fraud_share":
+            return sum(t.transaction_id in past.reported for t in inside) / len(inside) if inside else None
+        if feature.kind == "last_fraud_mean":
+            amounts = [t.amount_minor for t in inside if t.transaction_id in past.reported]
+            return float(sum(amounts)) / float(len(amounts)) if amounts else None
         if feature.stream == "fraud_reports":
-            return float(sum(lower <= moment for moment in past.reports))
-        inside = [t for t in past.transactions if lower <= t.event_time]
+            known = [moment for moment in past.reports if lower <= moment < upper]
+            return getattr(self, f"reports_{feature.kind}")(now, known)
         return getattr(self, f"past_{feature.kind}")(feature, now, inside)
+
+    def reports_count(self, now: Transaction, reports: list[int]) -> float:
+        return float(len(reports))
+
+    def reports_seconds_since_report(self, now: Transaction, reports: list[int]) -> float | None:
+        return float(now.event_time - max(reports)) / 1000.0 if reports else None
+
+    def reports_seconds_since_first_report(self, now: Transaction, reports: list[int]) -> float | None:
+        return float(now.event_time - min(reports)) / 1000.0 if reports else None
+
+    def past_last_max(self, feature: Feature, now: Transaction, past: list[Transaction]) -> float | None:
+        return float(max(t.amount_minor for t in past)) if past else None
+
+    def past_last_median(self, feature: Feature, now: Transaction, past: list[Transaction]) -> float | None:
+        return float(statistics.median(float(t.amount_minor) for t in past)) if past else None
 
     def past_count(self, feature: Feature, now: Transaction, past: list[Transaction]) -> float:
         return float(len(past))

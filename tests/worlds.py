@@ -14,11 +14,11 @@ from fraud_platform.schema import AMOUNT_MINOR_MAX, Column, LabelEvent, Transact
 from tests.oracle import DAY, HOUR
 
 NOW = 1_790_000_000_000
-WINDOWS = (HOUR, DAY, 7 * DAY, 30 * DAY)
+WINDOWS = (HOUR // 6, HOUR, DAY, 7 * DAY, 8 * DAY, 14 * DAY, 30 * DAY, 37 * DAY)
 EXTRAS = (Column("extra_risk", "DOUBLE", False, "R"), Column("extra_kind", "VARCHAR", False, "K"))
 CONTRACT = load_contract(EXTRAS)
 
-EDGES = (0, *WINDOWS, HOUR + DAY, 7 * DAY + HOUR, 31 * DAY)
+EDGES = (0, *WINDOWS, HOUR + DAY, 7 * DAY + HOUR, 31 * DAY, 38 * DAY)
 """Distances between events at which something enters a window, leaves one, or is trimmed (ms)."""
 BESIDE = (-1, 0, 1)
 

@@ -2,15 +2,16 @@
   One macro a kind of aggregate, named aggregate_<kind>. It returns what it needs of the entity's timeline (see
   entity_features) and `value`, a DOUBLE made of that:
     totals: name -> an integer of a row, summed over the window, read by inside(); count_<name>: 1 or NULL;
-    facts: name -> [min or max, of a row's expression] over the key's whole past;
-    distinct: the column whose different values in the window present() counts.
+    facts: name -> [min or max, of a row's expression] over the key's whole past, or [.., .., w] over a window of w ms;
+    distinct: the column whose different values in the window present() counts;
+    last: amounts or outcomes, the list of the window's last few moments (see lookback.sql) that it reads.
   Its twin is the class of the same kind in fraud_platform/features/aggregates.py. On rows of the other stream
   `amount_minor`, `event_time` and every other column of transactions are NULL, and `reported` is 1 on rows of
   fraud_reports only.
 -#}
 
 {%- macro aggregate(feature) -%}
-  {{- return(dict({'totals': {}, 'facts': {}, 'distinct': none}, **context['aggregate_' ~ feature['kind']](feature))) -}}
+  {{- return(dict({'totals': {}, 'facts': {}, 'distinct': none, 'last': none}, **context['aggregate_' ~ feature['kind']](feature))) -}}
 {%- endmacro -%}
 
 {%- macro aggregate_count(feature) -%}
@@ -84,6 +85,54 @@
     distance,
     value=distance['value'] ~ ' / (cast(event_time - last_place.event_time as double) / 3600000e0)',
   )) -}}
+{%- endmacro -%}
+
+{%- macro aggregate_seconds_since_report(feature) -%}
+  {{- return({
+    'facts': {'last_report': ['max', 'case when reported = 1 then moment end']},
+    'value': 'case when last_report >= event_time - ' ~ feature['window_ms']
+      ~ ' then cast(event_time - last_report as double) / 1000e0 end',
+  }) -}}
+{%- endmacro -%}
+
+{#- The count has the window's beginning kept apart in a condensed past (built_through). -#}
+{%- macro aggregate_seconds_since_first_report(feature) -%}
+  {%- set oldest = 'oldest_report_' ~ feature['window_ms'] -%}
+  {{- return({
+    'totals': {'count_reported': one_of('reported')},
+    'facts': {oldest: ['min', 'case when reported = 1 then moment end', feature['window_ms']]},
+    'value': 'cast(event_time - ' ~ oldest ~ ' as double) / 1000e0',
+  }) -}}
+{%- endmacro -%}
+
+{%- macro aggregate_last_max(feature) -%}
+  {{- return({'last': 'amounts', 'value': 'cast(list_max(last_amounts) as double)'}) -}}
+{%- endmacro -%}
+
+{%- macro aggregate_last_median(feature) -%}
+  {{- return({
+    'last': 'amounts',
+    'value': '(cast(list_sort(last_amounts)[(len(last_amounts) + 1) // 2] as double)'
+      ~ ' + cast(list_sort(last_amounts)[len(last_amounts) // 2 + 1] as double)) / 2e0',
+  }) -}}
+{%- endmacro -%}
+
+{%- macro aggregate_last_fraud_share(feature) -%}
+  {{- return({
+    'last': 'outcomes',
+    'value': 'cast(len(' ~ known_frauds() ~ ') as double) / nullif(cast(len(last_outcomes) as double), 0e0)',
+  }) -}}
+{%- endmacro -%}
+
+{%- macro aggregate_last_fraud_mean(feature) -%}
+  {{- return({
+    'last': 'outcomes',
+    'value': 'cast(list_sum(' ~ known_frauds() ~ ') as double) / nullif(cast(len(' ~ known_frauds() ~ ') as double), 0e0)',
+  }) -}}
+{%- endmacro -%}
+
+{%- macro known_frauds() -%}
+  [one.amount for one in last_outcomes if one.known_at < event_time]
 {%- endmacro -%}
 
 {%- macro one_of(column) -%}

@@ -8,6 +8,7 @@
           entry,
           name=entry['name'] ~ ('_' ~ window if window else ''),
           window_ms=var('windows')[window] if window else none,
+          offset_ms=var('windows')[entry['offset']] if entry.get('offset') else 0,
       )) -%}
     {%- endfor -%}
   {%- endfor -%}

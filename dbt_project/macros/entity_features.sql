@@ -7,6 +7,7 @@
 {%- set features = features_of_entity(entity) -%}
 {%- set plan = plan_of(features) -%}
 {%- set columns = columns_read(keys, features) -%}
+{%- set last = last_of(features) -%}
 {%- set has_reports = features | selectattr('stream', 'defined') | list | length > 0 -%}
 
 with streams {{ adapter.dispatch('read_anew')() }} (
@@ -92,12 +93,15 @@ running_totals as (
     {{ running_total(expression if built_through() is none else name, keys, true) }} as {{ name }}
     {%- endfor %}
     {%- for name, of in plan['facts'].items() %},
-    {{ of[0] }}({{ name }}) {{ running(keys) }} as {{ name }}
+    {{ of[0] }}({{ name }}) {{ within(keys, of[2]) if of[2] else running(keys) }} as {{ name }}
     {%- endfor %}
   from {{ 'neighbours' if built_through() is none else 'condensed' }}
 
 ),
 
+{% if last -%}
+{{ lookback(keys, last) }}
+{%- endif %}
 looked_up as (
 
   select
@@ -118,6 +122,9 @@ final as (
     {{ aggregate(feature)['value'] }} as {{ feature['name'] }}{{ ',' if not loop.last }}
     {%- endfor %}
   from looked_up
+  {%- if last %}
+  left join lookback using (transaction_id)
+  {%- endif %}
   where transaction_id is not null
 
 )
@@ -146,9 +153,11 @@ select * from final
       {%- do plan['presence_of'].setdefault(of, []).extend([starts(of, window_ms), ends(of, window_ms)]) -%}
       {%- do names.append(ends(of, window_ms)) -%}
     {%- endif -%}
-    {%- if window_ms -%}
-      {%- set known = plan['looked_up'].setdefault(window_ms, []) -%}
-      {%- do known.extend(names | reject('in', known) | list) -%}
+    {%- if window_ms and names -%}
+      {%- for begin in [window_ms + feature['offset_ms'], feature['offset_ms']] if begin -%}
+        {%- set known = plan['looked_up'].setdefault(begin, []) -%}
+        {%- do known.extend(names | reject('in', known) | list) -%}
+      {%- endfor -%}
     {%- endif -%}
   {%- endfor -%}
   {{- return(plan) -}}

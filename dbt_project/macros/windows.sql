@@ -7,7 +7,20 @@
 
 {#- Over everything of the key that lies before the row's moment. -#}
 {%- macro running(keys) -%}
-  over (partition by {{ keys | join(', ') }} order by moment {{ adapter.dispatch('before_the_moment')() }})
+  over (partition by {{ keys | join(', ') }} order by moment {{ before_the_moment() }})
+{%- endmacro -%}
+
+{#- Over what of it lies in the window, row by row: for what no difference of totals can tell. -#}
+{%- macro within(keys, window_ms) -%}
+  over (
+    partition by {{ keys | join(', ') }}
+    order by moment
+    range between {{ frame_start(window_ms) }} preceding and {{ adapter.dispatch('end_of_frame')() }}
+  )
+{%- endmacro -%}
+
+{%- macro frame_start(window_ms) -%}
+  {{ 'moment - ' ~ window_start('moment', window_ms) if var('tail_ms') else window_ms }}
 {%- endmacro -%}
 
 {#- Of ones and NULLs the sum is the count, which is faster; of a condensed past (built_through) it is not. -#}
@@ -19,13 +32,17 @@
   {%- endif -%}
 {%- endmacro -%}
 
-{%- macro default__before_the_moment() -%}
-  range between unbounded preceding and 1 preceding
+{%- macro before_the_moment() -%}
+  range between unbounded preceding and {{ adapter.dispatch('end_of_frame')() }}
+{%- endmacro -%}
+
+{%- macro default__end_of_frame() -%}
+  1 preceding
 {%- endmacro -%}
 
 {#- The same frame; DuckDB finds the rows of one moment faster than the moment before. -#}
-{%- macro duckdb__before_the_moment() -%}
-  range between unbounded preceding and current row exclude group
+{%- macro duckdb__end_of_frame() -%}
+  current row exclude group
 {%- endmacro -%}
 
 {#- What `columns` were at the first row of the window, as one value. -#}
@@ -33,7 +50,7 @@
   first_value({{ adapter.dispatch('packed')(columns) }}) over (
     partition by {{ keys | join(', ') }}
     order by moment
-    range between {{ 'moment - ' ~ window_start('moment', window_ms) if var('tail_ms') else window_ms }} preceding and current row
+    range between {{ frame_start(window_ms) }} preceding and current row
   )
 {%- endmacro -%}
 
@@ -59,7 +76,26 @@
 
 {#- A total of the window; and the values present in it: started before its end, not ended before its start. -#}
 {%- macro inside(total, feature) -%}
-  ({{ total }} - before_{{ feature['window_ms'] }}.{{ total }})
+  {%- set begin = feature['window_ms'] + feature['offset_ms'] -%}
+  ({{ 'before_' ~ feature['offset_ms'] ~ '.' if feature['offset_ms'] }}{{ total }} - before_{{ begin }}.{{ total }})
+{%- endmacro -%}
+
+{#- The last moments of the key before the row's, or up to its own; whole moments, so that ties need no order. -#}
+{%- macro last_moments(keys, number, with_own) -%}
+  over (
+    partition by {{ keys | join(', ') }}
+    order by event_time
+    groups between {{ number - 1 if with_own else number }} preceding and {{ 'current row' if with_own else '1 preceding' }}
+  )
+{%- endmacro -%}
+
+{#- What `column` was at the key's last moment that lies more than offset_ms before the row's. -#}
+{%- macro at_offset(keys, column, offset_ms) -%}
+  last_value({{ column }}) over (
+    partition by {{ keys | join(', ') }}
+    order by event_time
+    range between unbounded preceding and {{ offset_ms + 1 }} preceding
+  )
 {%- endmacro -%}
 
 {%- macro present(of, feature) -%}

@@ -95,6 +95,12 @@ def report_rows(plan: EntityPlan, keys: Tokens, moments: Array, transactions: To
     return ((name, b"") for name in names)
 
 
+def reported_rows(plan: EntityPlan, keys: Tokens, moments: Array, transactions: Tokens) -> Pairs:
+    """When each transaction was reported, by transaction."""
+    names = prefixed(plan, keys, 4).token(transactions).rows()
+    return zip(names, Record(len(moments)).add(">u8", moments).rows(), strict=True)
+
+
 def count_rows(plan: EntityPlan, keys: Tokens, column: int, values: Tokens, times: Sequence[Array]) -> Pairs:
     """times: how often the value is in each window of the plan."""
     names = prefixed(plan, keys, 1).add("u1", column).token(values).rows()

@@ -86,6 +86,8 @@ def _fill(
         if plan.report_windows:
             for batch in source.reports(connection, plan, watermark):
                 entries += _write(store, "keys", _report_rows(plan, batch))
+                if plan.wanted.outcomes is not None:
+                    _write(store, "keys", _reported_rows(plan, batch))
         for column in range(len(plan.distinct_columns)):
             for batch in source.counts(connection, plan, column, watermark):
                 _write(store, "keys", _count_rows(plan, column, batch))
@@ -163,6 +165,11 @@ def _log_rows(plan: EntityPlan, batch: pa.RecordBatch) -> Pairs:
 def _report_rows(plan: EntityPlan, batch: pa.RecordBatch) -> Pairs:
     keys, transactions = _tokens(batch, "key"), _tokens(batch, "transaction")
     return as_bytes.report_rows(plan, keys, _numbers(batch, "known_at"), transactions)
+
+
+def _reported_rows(plan: EntityPlan, batch: pa.RecordBatch) -> Pairs:
+    keys, transactions = _tokens(batch, "key"), _tokens(batch, "transaction")
+    return as_bytes.reported_rows(plan, keys, _numbers(batch, "known_at"), transactions)
 
 
 def _count_rows(plan: EntityPlan, column: int, batch: pa.RecordBatch) -> Pairs:

@@ -5,10 +5,10 @@ an event means (features/engine.py).
 
 Six tables. `keys`: all of one entity's key lies side by side, so that an event changes few pages:
 (plan, key), then 0 -> State; 1, column, value -> times in each window; 2 or 3 (the stream), moment,
-transaction -> entry of the log. `seen`: transaction -> its keys. `vectors` and `known`: event_time,
-transaction -> its vector, for as long as a repeat gets it, then nothing; both are cleaned up by time. `due`:
-moment, (plan, key) -> nothing, the keys to look after. `meta`: name -> text. Ids are tokenised by 128 bits of
-SHA-256, so that any length fits.
+transaction -> entry of the log; 4, transaction -> when it was reported, where the plan looks at outcomes.
+`seen`: transaction -> its keys. `vectors` and `known`: event_time, transaction -> its vector for as long as a
+repeat gets it, then nothing; both are cleaned up by time. `due`: moment, (plan, key) -> nothing, the keys to
+look after. `meta`: name -> text. Ids are tokenised by 128 bits of SHA-256, so that any length fits.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from fraud_platform.adapters.store_bytes import (
     token,
 )
 from fraud_platform.features.engine import Engine, Key, Seen, Vector
+from fraud_platform.features.lookback import Outcome
 from fraud_platform.features.plan import EntityPlan
 from fraud_platform.features.state import FAR, NEVER, Entry, State
 from fraud_platform.schema import Transaction
@@ -52,7 +53,8 @@ class CountedRecord(SeenRecord, array_like=True):
 decode_counted = msgspec.msgpack.Decoder(CountedRecord).decode
 
 _MOMENT = struct.Struct(">Q")
-_TRANSACTION, _REPORT = b"\x02", b"\x03"
+_AMOUNT = struct.Struct("<q")
+_TRANSACTION, _REPORT, _REPORTED = b"\x02", b"\x03", b"\x04"
 
 
 def state_key(prefix: bytes) -> bytes:
@@ -61,6 +63,10 @@ def state_key(prefix: bytes) -> bytes:
 
 def log_key(prefix: bytes, is_report: bool, moment: int, transaction: bytes) -> bytes:
     return prefix + (_REPORT if is_report else _TRANSACTION) + _MOMENT.pack(moment) + transaction
+
+
+def reported_key(prefix: bytes, transaction: bytes) -> bytes:
+    return prefix + _REPORTED + transaction
 
 
 def dated(moment: int, name: bytes) -> bytes:
@@ -78,6 +84,7 @@ class LmdbKeySession:
         self._cursor = session.cursor
         self._codec = session.codecs[plan.number]
         self._windows = len(plan.windows)
+        self._has_outcomes = plan.wanted.outcomes is not None
         self._prefix = prefix
         self._times: dict[bytes, list[int]] = {}
 
@@ -122,25 +129,68 @@ class LmdbKeySession:
         return entries, FAR
 
     def scan_back(self, upper: int) -> Iterator[Entry]:
-        beginning = log_key(self._prefix, False, 0, b"")
         start = len(self._prefix) + 1
-        is_inside = self._cursor.set_range(log_key(self._prefix, False, upper, b""))
+        for name, data in self._back(False, 0, upper):
+            yield self._codec.unpack(_MOMENT.unpack_from(name, start)[0], data)
+
+    def amounts(self, lower: int, upper: int, last: int) -> list[int]:
+        return [_AMOUNT.unpack_from(data)[0] for _, data in self._last(lower, upper, last)]
+
+    def outcomes(self, lower: int, upper: int, last: int) -> list[Outcome]:
+        start = len(self._prefix) + 1 + _MOMENT.size
+        found: list[Outcome] = []
+        for name, data in self._last(lower, upper, last):
+            known_at = self._txn.get(reported_key(self._prefix, name[start:]), db=self._keys)
+            reported_at = NEVER if known_at is None else _MOMENT.unpack(known_at)[0]
+            found.append(Outcome(reported_at, _AMOUNT.unpack_from(data)[0]))
+        return found
+
+    def outer_reports(self, lower: int, upper: int) -> tuple[int, int]:
+        start = len(self._prefix) + 1
+        for name, _ in self._back(True, lower, upper):
+            newest = int(_MOMENT.unpack_from(name, start)[0])
+            return next(self.scan(True, lower, upper)).moment, newest
+        return NEVER, NEVER
+
+    def _last(self, lower: int, upper: int, last: int) -> Iterator[tuple[bytes, bytes]]:
+        """Lines of the transactions' log of the last moments in [lower, upper), the latest first."""
+        start = len(self._prefix) + 1
+        moments, before = 0, b""
+        for name, data in self._back(False, lower, upper):
+            moment = name[start : start + _MOMENT.size]
+            if moment != before:
+                moments, before = moments + 1, moment
+                if moments > last:
+                    return
+            yield name, data
+
+    def _back(self, is_report: bool, lower: int, upper: int) -> Iterator[tuple[bytes, bytes]]:
+        beginning = log_key(self._prefix, is_report, max(lower, 0), b"")
+        if upper <= 0:
+            return
+        is_inside = self._cursor.set_range(log_key(self._prefix, is_report, upper, b""))
         if not (self._cursor.prev() if is_inside else self._cursor.last()):
             return
         for name, data in self._cursor.iterprev():
             if name < beginning:
                 return
-            yield self._codec.unpack(_MOMENT.unpack_from(name, start)[0], data)
+            yield name, data
 
     def append(self, transaction_id: str, entry: Entry) -> None:
         name = log_key(self._prefix, False, entry.moment, token(transaction_id))
         self._txn.put(name, self._codec.pack(entry), db=self._keys)
 
     def append_report(self, transaction_id: str, known_at: int) -> None:
-        self._txn.put(log_key(self._prefix, True, known_at, token(transaction_id)), b"", db=self._keys)
+        name = token(transaction_id)
+        self._txn.put(log_key(self._prefix, True, known_at, name), b"", db=self._keys)
+        if self._has_outcomes:
+            self._txn.put(reported_key(self._prefix, name), _MOMENT.pack(known_at), db=self._keys)
 
     def remove_report(self, transaction_id: str, known_at: int) -> None:
-        self._txn.delete(log_key(self._prefix, True, known_at, token(transaction_id)), db=self._keys)
+        name = token(transaction_id)
+        self._txn.delete(log_key(self._prefix, True, known_at, name), db=self._keys)
+        if self._has_outcomes:
+            self._txn.delete(reported_key(self._prefix, name), db=self._keys)
 
     def trim(self, upper: int, limit: int) -> Sequence[Entry]:
         return self._removed(False, upper, limit)
@@ -167,13 +217,18 @@ class LmdbKeySession:
         end = log_key(self._prefix, is_report, upper, b"")
         start = len(self._prefix) + 1
         removed: list[Entry] = []
+        transactions: list[bytes] = []
         self._cursor.set_range(log_key(self._prefix, is_report, 0, b""))
         while len(removed) != limit:
             name = self._cursor.key()  # empty behind the last one
             if not name or name >= end:
                 break
             removed.append(self._codec.unpack(_MOMENT.unpack_from(name, start)[0], self._cursor.value()))
+            transactions.append(name[start + _MOMENT.size :])
             self._cursor.delete()
+        if is_report and self._has_outcomes:
+            for transaction in transactions:
+                self._txn.delete(reported_key(self._prefix, transaction), db=self._keys)
         return removed
 
 

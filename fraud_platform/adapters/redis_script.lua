@@ -113,6 +113,53 @@ local function behind(into, plan, name, key, moment)
   interval(into, lower, moment)
 end
 
+-- The entries of the last `last` moments in [lower, upper): whole moments, the latest first.
+local function latest(name, lower, upper, last)
+  local found, offset, moments, before = {}, 0, 0, nil
+  if upper <= 0 then return found end
+  while true do
+    local page = redis.call('ZREVRANGEBYSCORE', name, below(upper), from(max(lower, 0)), 'WITHSCORES',
+      'LIMIT', offset, last)
+    for i = 1, #page, 2 do
+      if page[i + 1] ~= before then
+        moments, before = moments + 1, page[i + 1]
+        if moments > last then return found end
+      end
+      found[#found + 1] = page[i]
+    end
+    if #page < 2 * last then return found end
+    offset = offset + last
+  end
+end
+
+-- What a Lookback is made of: amounts; when each transaction was reported, and its amount; the outermost reports.
+local function looked_back(plan, at, moment)
+  local amounts, outcomes, oldest, newest = {}, {}, NEVER, NEVER
+  local span = plan.amounts
+  if span then
+    local upper = moment - span.offset
+    for i, entry in ipairs(latest(KEYS[at + 2], upper - span.width, upper, span.last)) do
+      amounts[i] = sub(entry, 17, 24)
+    end
+  end
+  span = plan.outcomes
+  if span then
+    local upper = moment - span.offset
+    for i, entry in ipairs(latest(KEYS[at + 2], upper - span.width, upper, span.last)) do
+      outcomes[i] = pack('<d', tonumber(redis.call('ZSCORE', KEYS[at + 3], sub(entry, 1, 16)) or NEVER)) .. sub(entry, 17, 24)
+    end
+  end
+  if plan.outer_reports > 0 then
+    local lower, name = from(max(moment - plan.outer_reports, 0)), KEYS[at + 3]
+    local page = redis.call('ZREVRANGEBYSCORE', name, below(moment), lower, 'WITHSCORES', 'LIMIT', 0, 1)
+    if page[2] then
+      newest = tonumber(page[2])
+      oldest = tonumber(redis.call('ZRANGEBYSCORE', name, lower, below(moment), 'WITHSCORES', 'LIMIT', 0, 1)[2])
+    end
+  end
+  return table.concat(amounts), table.concat(outcomes), oldest, newest
+end
+
 local function merged(intervals)
   table.sort(intervals, function(a, b) return a[1] < b[1] end)
   local whole = {}
@@ -188,11 +235,14 @@ local function answer(plan, at, key, moment, is_late, trim_upper, own)
     flat(old, redis.call('ZRANGEBYSCORE', KEYS[at + 2], '-inf', below(trim_upper), 'WITHSCORES', 'LIMIT', 0, TRIM))
     flat(old_reports, redis.call('ZRANGEBYSCORE', KEYS[at + 3], '-inf', below(trim_upper), 'WITHSCORES'))
   end
+  local amounts, outcomes, oldest, newest = '', '', NEVER, NEVER
+  if moment ~= NEVER and own ~= '' then amounts, outcomes, oldest, newest = looked_back(plan, at, moment) end
   local parts = {key.state, table.concat(key.pending), cover, table.concat(entries), cover_r, table.concat(reports),
-    counters(plan, at, key, entries, own), table.concat(old), table.concat(old_reports)}
+    counters(plan, at, key, entries, own), table.concat(old), table.concat(old_reports), amounts, outcomes}
   local lengths = {}
   for i, part in ipairs(parts) do lengths[i] = #part end
-  return pack('<ddd' .. string.rep('I4', #parts), key.version, #key.pending, trim_upper, unpack(lengths))
+  return pack('<ddddd' .. string.rep('I4', #parts), key.version, #key.pending, trim_upper, oldest, newest,
+    unpack(lengths))
     .. table.concat(parts)
 end
 

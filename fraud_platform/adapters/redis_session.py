@@ -33,15 +33,17 @@ from fraud_platform.adapters.store_bytes import (
     token,
 )
 from fraud_platform.features.engine import LATENESS_MS, TRIM_ENTRIES, Engine, Key, Seen, Vector
+from fraud_platform.features.lookback import Outcome, Span
 from fraud_platform.features.plan import EntityPlan
 from fraud_platform.features.state import FAR, NEVER, WAITING_MAX, Entry, State
 from fraud_platform.schema import Transaction
 
 EVERYTHING = [(0, 1 << 62)]
 
-_REPLY = struct.Struct("<ddd9I")
+_REPLY = struct.Struct("<ddddd11I")
 _MOMENT = struct.Struct("<d")
 _SPAN = struct.Struct("<dd")
+_OUTCOME = struct.Struct("<dq")
 _KNOWN = struct.Struct("<cdH")
 _EXACT = 1 << 53
 
@@ -60,7 +62,15 @@ def _shape(plan: EntityPlan) -> str:
         f"columns = {len(plan.distinct_columns)}, values = {TOKEN_BYTES + 8 + 16 * plan.has_place + 1}, "
         f"reach = {plan.reach}, stride = {plan.stride}, "
         f"windows = {{{', '.join(map(str, plan.windows))}}}, "
-        f"reports = {{{', '.join(map(str, plan.report_windows))}}}}}"
+        f"reports = {{{', '.join(map(str, plan.report_windows))}}}, "
+        f"amounts = {_span(plan.wanted.amounts)}, outcomes = {_span(plan.wanted.outcomes)}, "
+        f"outer_reports = {plan.wanted.reports}}}"
+    )
+
+
+def _span(span: Span | None) -> str:
+    return (
+        "false" if span is None else f"{{last = {span.last}, width = {span.width}, offset = {span.offset}}}"
     )
 
 
@@ -183,10 +193,11 @@ class RedisKeySession:
         self.plan = plan
         self.name = name
         self._codec = codec
-        version, pending, trim_upper, *lengths = _REPLY.unpack_from(reply)
+        version, pending, trim_upper, oldest_report, newest_report, *lengths = _REPLY.unpack_from(reply)
         self.version = int(version)
         self.taken = int(pending) + has_arrived
         self._trim_upper = int(trim_upper)
+        self._outer_reports = int(oldest_report), int(newest_report)
         parts, start = [], _REPLY.size
         for length in lengths:
             parts.append(reply[start : start + length])
@@ -201,6 +212,8 @@ class RedisKeySession:
             counters,
             self._old,
             self._old_reports,
+            self._amounts,
+            self._outcomes,
         ) = parts
         known = _spans(spans) if plan.has_log else EVERYTHING
         self._transactions = Fetched(known, self._entries(entries) if entries else ())
@@ -243,6 +256,15 @@ class RedisKeySession:
 
     def scan_back(self, upper: int) -> Iterator[Entry]:
         return self._transactions.scan_back(upper)
+
+    def amounts(self, lower: int, upper: int, last: int) -> Sequence[int]:
+        return struct.unpack(f"<{len(self._amounts) // 8}q", self._amounts)
+
+    def outcomes(self, lower: int, upper: int, last: int) -> Sequence[Outcome]:
+        return [Outcome(int(moment), amount) for moment, amount in _OUTCOME.iter_unpack(self._outcomes)]
+
+    def outer_reports(self, lower: int, upper: int) -> tuple[int, int]:
+        return self._outer_reports
 
     def append(self, transaction_id: str, entry: Entry) -> None:
         pass
@@ -411,6 +433,15 @@ class ReportKeySession:
 
     def scan_back(self, upper: int) -> Iterator[Entry]:
         return iter(())
+
+    def amounts(self, lower: int, upper: int, last: int) -> Sequence[int]:
+        return ()
+
+    def outcomes(self, lower: int, upper: int, last: int) -> Sequence[Outcome]:
+        return ()
+
+    def outer_reports(self, lower: int, upper: int) -> tuple[int, int]:
+        return NEVER, NEVER
 
     def append(self, transaction_id: str, entry: Entry) -> None:
         pass

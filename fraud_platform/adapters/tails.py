@@ -166,7 +166,7 @@ def _copied(
     Those are the transactions of the longest window and the tail before the part, and whatever older ones
     were reported as fraud since then.
     """
-    longest = max((feature.window_ms or 0 for feature in contract.features), default=0)
+    longest = max((feature.reach_ms for feature in contract.features), default=0)
     lower = part.start_ms - longest - tail_ms
     progress(f"copying what the windows of {part} hold")
     with TemporaryDirectory(prefix="tails-") as folder:

@@ -32,7 +32,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     kind: the aggregate or row expression; entity: whose past it reads, None for a row expression;
     stream: which events it counts; of: the column(s) it reads; window_ms: None reaches back to the
-    beginning; inputs: the values a row expression combines.
+    beginning; offset_ms: how long before the event the window ends; last: of a window's moments, how many of
+    the latest count; inputs: the values a row expression combines.
     """
 
     name: str
@@ -43,11 +44,19 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     of: tuple[str, ...] = ()
     window: str | None = None
     window_ms: int | None = None
+    offset: str | None = None
+    offset_ms: int = 0
+    last: int | None = None
     inputs: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> Dtype:
         return "category" if self.kind == "category" else "double"
+
+    @property
+    def reach_ms(self) -> int:
+        """How far back its window begins, 0 where it has none."""
+        return (self.window_ms or 0) + self.offset_ms
 
 
 class FeatureContract(msgspec.Struct, frozen=True, dict=True):
@@ -167,6 +176,11 @@ def _expand(entry: Mapping[str, Any], windows: Mapping[str, int]) -> Iterable[Fe
     fields["of"] = (of,) if isinstance(of, str) else tuple(of)
     fields["inputs"] = tuple(entry.get("inputs", ()))
     _check_columns(entry["name"], fields["of"])
+    offset = fields.get("offset")
+    if offset is not None:
+        if offset not in windows:
+            raise unknown(f"offset of feature {entry['name']!r}", offset, windows)
+        fields["offset_ms"] = windows[offset]
     for window in entry.get("windows", [None]):
         if window is not None and window not in windows:
             raise unknown(f"window of feature {entry['name']!r}", window, windows)

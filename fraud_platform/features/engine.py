@@ -16,6 +16,7 @@ from fraud_platform.errors import TooLateError
 from fraud_platform.features.aggregates import Now
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.late import as_of
+from fraud_platform.features.lookback import KeyPast
 from fraud_platform.features.plan import EntityPlan, KeyLog, compile_plans
 from fraud_platform.features.rows import RowExpression, row_expression, transaction_place
 from fraud_platform.features.state import NEVER, Entry, KnownPlace, State
@@ -69,7 +70,7 @@ class FeatureStore(Protocol):
     def close(self) -> None: ...
 
 
-class KeySession(KeyLog, Protocol):
+class KeySession(KeyLog, KeyPast, Protocol):
     """One entity's key within one atomic change. What `count` changed is kept with `save`."""
 
     def state(self) -> State | None: ...
@@ -149,7 +150,7 @@ class Engine:
             log = session.at(plan, key)
             if seen is not None:
                 state = log.state() or plan.empty()
-                plan.read(self._past(plan, log, state, transaction), now, vector)
+                plan.read(self._past(plan, log, state, transaction), now, vector, log)
                 log.save(state)
             else:
                 is_late |= self._observe_key(session, plan, log, transaction, now, vector)
@@ -222,10 +223,10 @@ class Engine:
         is_late = now.time < state.last
         is_behind = is_late or now.time < state.moment
         if is_behind:
-            plan.read(self._past(plan, log, state, transaction), now, vector)
+            plan.read(self._past(plan, log, state, transaction), now, vector, log)
         else:
             plan.advance(state, now.time, log)
-            plan.read(state, now, vector)
+            plan.read(state, now, vector, log)
         transaction_id, entry = transaction.transaction_id, self.entry(session.token, plan, transaction)
         left = plan.take(state, entry, log)
         if plan.has_moments_only:

@@ -11,8 +11,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-from fraud_platform.features.aggregates import Aggregate, Now, Reader, Slots, aggregate, check_aggregate
+from fraud_platform.errors import ContractError
+from fraud_platform.features.aggregates import (
+    AGGREGATES,
+    Aggregate,
+    Now,
+    Reader,
+    Slots,
+    aggregate,
+    check_aggregate,
+)
 from fraud_platform.features.contract import Feature, FeatureContract
+from fraud_platform.features.lookback import NOTHING, KeyPast, Span, Wanted, look_back
 from fraud_platform.features.state import FAR, WAITING_MAX, Entry, State
 from fraud_platform.schema import Transaction
 
@@ -42,7 +52,8 @@ class EntityPlan:
 
     number: the entity's place among the sorted names, which stores keep in their keys; windows,
     report_windows: ms, ascending; distincts: (column, window) of each distinct total; has_log: whether a
-    late event needs more of the past than a State holds; reach: ms, the longest window.
+    late event needs more of the past than a State holds; wanted: what is looked for in the log; reach: ms,
+    how far back the log is read.
     """
 
     name: str
@@ -55,11 +66,12 @@ class EntityPlan:
     distincts: tuple[tuple[int, int], ...]
     has_place: bool
     has_log: bool
+    wanted: Wanted
     readers: tuple[tuple[int, Aggregate], ...]
 
     @cached_property
     def reach(self) -> int:
-        return max(self.windows + self.report_windows, default=0)
+        return max(*self.windows, *self.report_windows, self.wanted.reach, 0)
 
     @cached_property
     def has_moments_only(self) -> bool:
@@ -102,9 +114,14 @@ class EntityPlan:
             for window in range(len(self.windows))
         )
 
-    def read(self, state: State, now: Now, vector: list[float | str | None]) -> None:
+    def read(self, state: State, now: Now, vector: list[float | str | None], past: KeyPast) -> None:
+        back = look_back(self.wanted, now.time, past) if self._looks_back else NOTHING
         for places, values in self._values:
-            vector[places] = values(state, now)
+            vector[places] = values(state, now, back)
+
+    @cached_property
+    def _looks_back(self) -> bool:
+        return self.wanted.reach > 0
 
     @cached_property
     def _values(self) -> tuple[tuple[slice, Reader], ...]:
@@ -243,6 +260,7 @@ def _compile(
         check_aggregate(feature)
     windows = _widths(f for f in features if f.stream == "transactions")
     report_windows = _widths(f for f in features if f.stream == "fraud_reports")
+    wanted = _wanted(features)
     distinct_columns = tuple(dict.fromkeys(f.of[0] for f in features if f.kind == "distinct"))
     distincts = tuple(
         dict.fromkeys(
@@ -254,11 +272,12 @@ def _compile(
     readers = []
     for place_in_vector, feature in placed:
         widths = report_windows if feature.stream == "fraud_reports" else windows
-        window = widths.index(feature.window_ms) if feature.window_ms is not None else 0
+        window = widths.index(feature.reach_ms) if feature.window_ms is not None else 0
+        until = widths.index(feature.offset_ms) if feature.offset_ms else None
         distinct = 0
         if feature.kind == "distinct":
             distinct = distincts.index((distinct_columns.index(feature.of[0]), window))
-        readers.append((place_in_vector, aggregate(feature, Slots(window, distinct))))
+        readers.append((place_in_vector, aggregate(feature, Slots(window, distinct, until))))
     totals = frozenset[str]().union(*(type(reader).totals for _, reader in readers))
     return EntityPlan(
         name=name,
@@ -266,14 +285,48 @@ def _compile(
         columns=columns,
         windows=windows,
         report_windows=report_windows,
-        square_windows=tuple(sorted({r.slots.window for _, r in readers if "squares" in type(r).totals})),
+        square_windows=_square_windows(readers),
         distinct_columns=distinct_columns,
         distincts=distincts,
         has_place="place" in totals,
         has_log=bool(windows) or not totals.isdisjoint({"place", "moments"}),
+        wanted=wanted,
         readers=tuple(readers),
     )
 
 
 def _widths(features: Iterable[Feature]) -> tuple[int, ...]:
-    return tuple(sorted({feature.window_ms for feature in features if feature.window_ms is not None}))
+    """How far back windows begin, and, for those that end before the event, where they end."""
+    windowed = [feature for feature in features if feature.window_ms is not None]
+    return tuple(sorted({f.reach_ms for f in windowed} | {f.offset_ms for f in windowed if f.offset_ms}))
+
+
+def _square_windows(readers: Iterable[tuple[int, Aggregate]]) -> tuple[int, ...]:
+    slots = [reader.slots for _, reader in readers if "squares" in type(reader).totals]
+    return tuple(sorted({s.window for s in slots} | {s.until for s in slots if s.until is not None}))
+
+
+def _wanted(features: Iterable[Feature]) -> Wanted:
+    """A key's log is read once: ContractError where features of an entity look back at different spans."""
+    found: dict[str, Feature] = {}
+    for feature in features:
+        what = AGGREGATES[feature.kind].lookback
+        if what is None:
+            continue
+        first = found.setdefault(what, feature)
+        if (first.last, first.reach_ms, first.offset_ms) != (
+            feature.last,
+            feature.reach_ms,
+            feature.offset_ms,
+        ):
+            raise ContractError(
+                f"feature {feature.name!r}: {feature.kind} looks back at other moments than {first.name!r}; "
+                f"all of one entity share last, window and offset"
+            )
+    spans = {
+        what: Span(first.last, first.window_ms or 0, first.offset_ms)
+        for what, first in found.items()
+        if first.last is not None
+    }
+    reports = found["reports"].reach_ms if "reports" in found else 0
+    return Wanted(spans.get("amounts"), spans.get("outcomes"), reports)

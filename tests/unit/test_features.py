@@ -140,6 +140,9 @@ CHANGED = {
     "of": ("amount_minor",),
     "window": "2h",
     "window_ms": 3_600_001,
+    "offset": "7d",
+    "offset_ms": 1,
+    "last": 3,
     "inputs": ("x_1h",),
 }
 
@@ -445,3 +448,35 @@ def test_home_distance_needs_all_four_coordinates() -> None:
     assert evaluate("home_distance_km", transaction(**places)) == pytest.approx(2 * EARTH_RADIUS_KM)
     for name in places:
         assert evaluate("home_distance_km", transaction(**(places | {name: None}))) is None
+
+
+def test_an_offset_that_is_not_declared_lists_the_windows(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=r"offset of feature 'x' is '3d', which is not declared"):
+        load_contract(declaration=declare(tmp_path, entry(offset="3d")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"kind": "distinct", "of": "merchant_id", "offset": "1h"}, "a window of distinct ends at the event"),
+        ({"kind": "last_max", "of": "amount_minor"}, "say how many moments with last: N"),
+        ({"kind": "last_max", "of": "amount_minor", "last": 0}, "say how many moments with last: N"),
+        ({"last": 3}, "it looks at whole windows, leave last out"),
+    ],
+    ids=str,
+)
+def test_a_kind_refuses_an_offset_or_a_number_of_moments_that_it_does_not_know(
+    tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    contract = load_contract(declaration=declare(tmp_path, entry(**changes)))
+    with pytest.raises(ContractError, match=said):
+        Engine(contract)
+
+
+def test_an_entity_looks_back_at_one_span(tmp_path: Path) -> None:
+    entries = [
+        entry(name=name, kind="last_max", of="amount_minor", last=last) for name, last in (("x", 3), ("y", 4))
+    ]
+    contract = load_contract(declaration=declare(tmp_path, *entries))
+    with pytest.raises(ContractError, match="looks back at other moments than 'x_1h'"):
+        Engine(contract)
