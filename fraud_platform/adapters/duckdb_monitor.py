@@ -60,6 +60,8 @@ _DECISION_COLUMNS: dict[str, pa.DataType] = {
     "bundle_id": _TEXT,
     "latency_us": _WHOLE,
     "is_late": pa.bool_(),
+    "propensity": _REAL,
+    "is_explored": pa.bool_(),
     "vault_key": _WHOLE,
 }
 _LABEL_COLUMNS: dict[str, pa.DataType] = {
@@ -311,6 +313,8 @@ def _decision_row(logged: LoggedDecision) -> tuple[Any, ...]:
         record.bundle_id,
         record.timings.total_us,
         record.is_late,
+        record.propensity,
+        record.is_explored,
         logged.slot,
     )
 
