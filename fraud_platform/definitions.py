@@ -23,6 +23,7 @@ from fraud_platform.defs import (
     register,
     rules,
     rungs,
+    selective,
     serve,
     simulate,
     train,
@@ -36,11 +37,11 @@ def build_defs(settings: Settings) -> dg.Definitions:
     """Assets, checks, jobs, schedules and sensors of one dataset."""
     platform = Platform(settings)
     manifest = ensure_manifest(settings, platform.mapping)
-    worlds = [simulate.world] if platform.is_simulated else []
+    played = [simulate.world, selective.selective_labels, selective.selective_retraining]
     return dg.Definitions(
         assets=automation.gated(
             [
-                *worlds,
+                *(played if platform.is_simulated else []),
                 build_ingest(platform),
                 *_owned(features.build_dbt(manifest)),
                 features.online_store,
