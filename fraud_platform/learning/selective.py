@@ -206,17 +206,24 @@ def _resampled(
 ) -> dict[str, np.ndarray]:
     """Totals of each column in every resample: (resamples,) each.
 
-    Cards that add the same are drawn together: the sum of k Poisson(1) numbers is a Poisson(k) one.
+    Cards without a decline that have as many frauds are drawn together: the sum of k Poisson(1) numbers is a
+    Poisson(k) one.
     """
-    matrix, counts = np.unique(np.stack(list(sums.values()), axis=1), axis=0, return_counts=True)
+    has_declined = sums["declined"] > 0
+    matrix = np.stack([column[has_declined] for column in sums.values()], axis=1)
     at_once = max(1, WEIGHTS_AT_ONCE // len(matrix))
     totals = np.concatenate(
         [
-            rng.poisson(counts, size=(min(at_once, resamples - done), len(matrix))) @ matrix
+            rng.poisson(1.0, size=(min(at_once, resamples - done), len(matrix))) @ matrix
             for done in range(0, resamples, at_once)
         ]
     )
-    return dict(zip(sums, totals.T, strict=True))
+    frauds, cards = np.unique(sums["frauds_elsewhere"][~has_declined], return_counts=True)
+    found = dict(zip(sums, totals.T, strict=True))
+    found["frauds_elsewhere"] = (
+        found["frauds_elsewhere"] + rng.poisson(cards, (resamples, len(cards))) @ frauds
+    )
+    return found
 
 
 def _estimate(value: float, drawn: np.ndarray) -> Estimate:

@@ -138,12 +138,15 @@ def bakeoff(
     A draw is the same cards at every share, so that shares differ by what they explore alone.
     """
     truth = true_measures(world, policy)
+    cards, member = np.unique(world.card_id, return_inverse=True)
+    told = replace(world, card_id=member).take(world.is_declined | world.is_fraud)
+    size = _Size(len(world.is_fraud), len(cards), times)
     plans = [Exploration(share, SEED, UNLIMITED, UNLIMITED) for share in shares]
     if limits is not None:
         plans += [replace(limits, share=share) for share in shares if share > 0.0]
     arms = []
     for plan in plans:
-        arms.append(_arm(world, policy, plan, truth, draws, times, resamples))
+        arms.append(_arm(told, size, policy, plan, truth, draws, resamples))
         report(f"share {plan.share:g}{'' if plan.amount_max == UNLIMITED else ', within limits'}: done")
     return SelectiveBakeoff(
         len(world.is_fraud), int(world.is_declined.sum()), times, draws, truth, tuple(arms)
@@ -198,47 +201,50 @@ def _has_room(day: np.ndarray, loss: np.ndarray, is_drawn: np.ndarray, loss_per_
     return found
 
 
+@dataclass(frozen=True)
+class _Size:
+    """Of the whole world, of which a draw has `times` as many cards."""
+
+    transactions: int
+    cards: int
+    times: int
+
+
 def _arm(
-    world: World,
+    told: World,
+    size: _Size,
     policy: Policy,
     plan: Exploration,
     truth: dict[str, float],
     draws: int,
-    times: int,
     resamples: int,
 ) -> Arm:
+    """told: the declines and the frauds elsewhere; what is approved and good tells no estimator anything."""
     found, costs = [], []
     for draw in range(draws):
-        drawn = _drawn_world(world, times, np.random.default_rng([SEED, draw]))
+        drawn = _drawn_world(told, size, np.random.default_rng([SEED, draw]))
         logged = explored(drawn, policy, plan, np.random.default_rng([SEED, draw, 1]))
         found.append(estimate(logged, policy, draw, resamples))
         of_fraud, of_good = decline_values(policy, drawn.amount[logged.is_explored])
         costs.append(float(np.where(drawn.is_fraud[logged.is_explored], of_fraud, of_good).sum()))
-    transactions = len(world.is_fraud) * times
-    expected = truth | {"saved": truth["saved"] * times}
+    expected = truth | {"saved": truth["saved"] * size.times}
     return Arm(
         share=plan.share,
         is_limited=plan.amount_max != UNLIMITED,
         explored=float(np.mean([one.explored for one in found])),
         supported=float(np.mean([one.supported for one in found])),
-        cost=float(np.mean(costs)) * PER / transactions,
+        cost=float(np.mean(costs)) * PER / (size.transactions * size.times),
         scored=tuple(_scored(found, expected)),
     )
 
 
-def _drawn_world(world: World, times: int, rng: np.random.Generator) -> World:
-    """Cards with replacement, each with all its rows, those drawn twice under two names; in order of time.
-
-    Of what is approved only frauds are kept: the others tell no estimator anything.
-    """
-    kept = world.take(world.is_declined | world.is_fraud)
-    names = np.unique(world.card_id)
-    cards, member = np.unique(kept.card_id, return_inverse=True)
-    counts = rng.multinomial(len(names) * times, np.full(len(names), 1.0 / len(names)))
-    copies = counts[np.searchsorted(names, cards)][member]
-    rows = np.repeat(np.arange(len(member)), copies)
+def _drawn_world(told: World, size: _Size, rng: np.random.Generator) -> World:
+    """Cards with replacement, each with all its rows, those drawn twice under two names; in order of time."""
+    counts = rng.multinomial(size.cards * size.times, np.full(size.cards, 1.0 / size.cards))
+    copies = counts[told.card_id]
+    rows = np.repeat(np.arange(len(copies)), copies)
     number = np.arange(len(rows)) - np.repeat(np.cumsum(copies) - copies, copies)
-    drawn = replace(kept.take(rows), card_id=member[rows] + number * len(cards))
+    drawn = replace(told.take(rows), card_id=told.card_id[rows] + number * size.cards)
     return drawn.take(np.argsort(drawn.event_time, kind="stable"))
 
 

@@ -36,7 +36,6 @@ POLICY = (
     load_policy_text()
     .replace("share: 0 ", "share: 0.3 ")
     .replace("loss_per_day: 500", f"loss_per_day: {ALLOWED:g}")
-    .replace("amount_max: 200", "amount_max: 1000")
 )
 ASKING = """
 import sys

@@ -154,7 +154,7 @@ def test_an_impossible_probability_is_never_an_approval(probability: float) -> N
         (("share: 0 ", "share: -0.1 "), r"share=-0\.1"),
         (("share: 0 ", "part: 0 "), r"exploration \['part', 'share'\]"),
         (("seed: 0 ", "seed: 0.5 "), r"seed=0\.5: must be a whole number"),
-        (("amount_max: 200", "amount_max: null"), "amount_max=None: must be a finite number"),
+        (("amount_max: 1000", "amount_max: null"), "amount_max=None: must be a finite number"),
         (("loss_per_day: 500", "loss_per_day: .inf"), "loss_per_day=inf"),
         (("exploration:", "explorations:"), r"\['explorations'\]"),
     ],
@@ -169,15 +169,15 @@ def test_exploration_is_off_in_the_platform_s_own_policy_and_in_one_that_does_no
     older = text[: text.index("# What is declined has no outcome")]
     assert Policy.from_yaml(older).exploration == Exploration()
     assert not Policy.from_yaml(older).exploration.is_on
-    assert POLICY.exploration == Exploration(0.0, 0, 500.0, 200.0)
+    assert POLICY.exploration == Exploration(0.0, 0, 500.0, 1000.0)
     assert replace(POLICY, exploration=Exploration()) == Policy.from_yaml(older)
     on = Policy.from_yaml(text.replace("share: 0 ", "share: 0.02 ").replace("seed: 0 ", "seed: 7 "))
-    assert on.exploration == Exploration(0.02, 7, 500.0, 200.0)
+    assert on.exploration == Exploration(0.02, 7, 500.0, 1000.0)
     assert on.exploration.is_on
 
 
 @pytest.mark.parametrize(
-    "change", [("loss_per_day: 500", "loss_per_day: 0"), ("amount_max: 200", "amount_max: 0")]
+    "change", [("loss_per_day: 500", "loss_per_day: 0"), ("amount_max: 1000", "amount_max: 0")]
 )
 def test_a_share_that_could_never_explore_is_refused(change: tuple[str, str]) -> None:
     """Off, the limits may be what they like; on, a limit of 0 would be a share that does nothing."""
