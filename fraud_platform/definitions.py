@@ -14,6 +14,7 @@ from dagster_dbt import DbtCliResource
 from fraud_platform.adapters.dbt import DBT_PROJECT, dbt_executable, ensure_manifest
 from fraud_platform.defs import (
     automation,
+    declines,
     evaluate,
     expectations,
     features,
@@ -59,6 +60,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
                 monitor.feature_drift,
                 monitor.performance,
                 monitor.signal,
+                declines.declines,
             ]
         ),
         asset_checks=[

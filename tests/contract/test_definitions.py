@@ -66,6 +66,7 @@ ASSETS = {
     "monitor/drift",
     "monitor/performance",
     "monitor/retrain_signal",
+    "monitor/declines",
 }
 CHECKS = {
     "ingest/transactions:raw_transactions",

@@ -18,15 +18,17 @@ import pytest
 from fraud_platform.adapters import exploration
 from fraud_platform.adapters.bundle_files import build_bundle, bundle_path, load_bundle
 from fraud_platform.adapters.duckdb import Warehouse
-from fraud_platform.adapters.duckdb_monitor import load_decisions
+from fraud_platform.adapters.duckdb_monitor import load_decisions, logged_columns
 from fraud_platform.adapters.exploration import ExplorationCounter
 from fraud_platform.adapters.journal import read_decisions
 from fraud_platform.adapters.metrics import Metrics
 from fraud_platform.adapters.replay import Wanted, replay_log
 from fraud_platform.adapters.service import Service, ServiceSettings
 from fraud_platform.cli.replay import explain
+from fraud_platform.labels import LabelRule
+from fraud_platform.monitor import declines
 from fraud_platform.package import BundleParts
-from fraud_platform.policy import load_policy_text
+from fraud_platform.policy import load_policy, load_policy_text
 from fraud_platform.serve.exploration import DAY_MS, Venture
 from fraud_platform.serve.record import DecisionRecord
 
@@ -157,10 +159,31 @@ def test_the_warehouse_takes_in_what_was_explored(bundle: Path, tmp_path: Path) 
         connection.execute("create schema monitor")
         connection.execute("create table monitor.decisions (worker varchar, sequence bigint)")
     load_decisions(warehouse, state, lambda _: load_bundle(bundle).contract)
-    rows = warehouse.frame("select transaction_id, propensity, is_explored from monitor.decisions")
+    columns = logged_columns(warehouse)
+    taken = zip(columns.propensity.tolist(), columns.is_explored.tolist(), strict=True)
     known = {record.transaction_id: (record.propensity, record.is_explored) for record in records(state)}
-    assert {row.transaction_id: (row.propensity, row.is_explored) for row in rows.itertuples()} == known
-    assert rows["is_explored"].sum() > 0
+    assert dict(zip(columns.transaction_id.tolist(), taken, strict=True)) == known
+    assert columns.is_explored.sum() > 0
+    later = dataclasses.replace(columns, event_time=columns.event_time - 100 * DAY_MS)
+    found = declines(later, [], LabelRule(30, ()), NOW, load_policy())
+    assert found is not None
+    assert (found.declined, found.explored) == (12, columns.is_explored.sum())
+
+
+def test_what_was_loaded_before_there_was_any_exploration_had_no_alternative(
+    bundle: Path, tmp_path: Path
+) -> None:
+    state, warehouse = tmp_path / "state", Warehouse(tmp_path / "warehouse.duckdb")
+    service = served(bundle, state)
+    for number in range(6):
+        service.decide(payment(number, amount_minor=100))
+    service.close()
+    load_decisions(warehouse, state, lambda _: load_bundle(bundle).contract)
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as connection:
+        for name in ("propensity", "is_explored"):
+            connection.execute(f"alter table monitor.decisions drop column {name}")
+    columns = logged_columns(warehouse)
+    assert (columns.propensity.tolist(), columns.is_explored.any()) == ([1.0] * 6, False)
 
 
 def test_a_killed_service_has_spent_no_more_than_it_counts(bundle: Path, tmp_path: Path) -> None:
