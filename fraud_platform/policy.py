@@ -52,8 +52,9 @@ class Capacity:
 class Exploration:
     """Declines of the policy that are approved all the same, so that their outcome becomes known.
 
-    share: of the declines, from 0 (off) to below 1; seed: of the draws; loss_per_day: what the explored ones
-    of a UTC day are expected to lose at the most, amount_max: of one transaction, both in major units.
+    share: of the declines, at the most, from 0 (off) to below 1; seed: of the draws; loss_per_day: what the
+    explored ones of a UTC day are expected to lose at the most, amount_max: of one transaction, both in major
+    units.
     """
 
     share: float = 0.0

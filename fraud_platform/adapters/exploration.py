@@ -1,11 +1,11 @@
 """What each UTC day has explored and is expected to lose by it, kept in a small LMDB in the state folder.
 
-<state>/exploration   day since 1970 (8 bytes) -> `serve.exploration.DayCounts`
+<state>/exploration   day since 1970 (8 bytes) -> `exploration.DayCounts`
 
 All worker processes of a state folder share it: a venture is counted and granted in one write transaction, so
 that no day's loss is passed. It is counted before its decision is on record: a process that is killed in
 between has spent a venture's loss for nothing, never one more. What a power loss takes are the last seconds'
-counts. Does not belong here: what may be explored (`serve.exploration`).
+counts. Does not belong here: what may be explored (`serve.exploration`, `fraud_platform.exploration`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from threading import Lock
 
 import lmdb
 
-from fraud_platform.serve.exploration import DAY_MS, DayCounts, Venture, venture
+from fraud_platform.exploration import DAY_MS, DayCounts, Venture, venture
 
 FOLDER = "exploration"
 MAP_BYTES = 1 << 20
@@ -32,8 +32,7 @@ log = logging.getLogger(__name__)
 class ExplorationCounter:
     """The counts of a state folder, for the threads of one process. Opened when the first venture comes.
 
-    is_failing: the last venture could not be looked up or counted. It was refused then: what nobody counts
-    has no limit.
+    is_failing: the last venture could not be counted. It had no chance then: what nobody counts has no limit.
     """
 
     def __init__(self, state: Path) -> None:
@@ -42,17 +41,17 @@ class ExplorationCounter:
         self._opening = Lock()
         self.is_failing = False
 
-    def allows(self, now_ms: int, asked: Venture) -> bool:
-        """Whether the day of `now_ms` has room for it; one that is drawn is counted then."""
+    def chance(self, now_ms: int, asked: Venture) -> float:
+        """The chance that its day gives it; where its lot is below that, it is counted as explored."""
         try:
-            is_allowed = self._ask(now_ms // DAY_MS, asked)
+            chance = self._ask(now_ms, asked)
             self.is_failing = False
         except (lmdb.Error, struct.error, OSError):
             if not self.is_failing:
                 log.exception("exploration %s cannot be counted; nothing is explored", self._folder)
             self.is_failing = True
-            return False
-        return is_allowed
+            return 0.0
+        return chance
 
     def day(self, now_ms: int) -> DayCounts:
         """The counts of the day of `now_ms`."""
@@ -64,15 +63,15 @@ class ExplorationCounter:
             self._env.close()
             self._env = None
 
-    def _ask(self, day: int, asked: Venture) -> bool:
-        with self._opened().begin(write=asked.is_drawn) as txn:
+    def _ask(self, now_ms: int, asked: Venture) -> float:
+        day = now_ms // DAY_MS
+        with self._opened().begin(write=True) as txn:
             known = _read(txn, day)
-            counts, is_allowed = venture(known or DayCounts(), asked)
-            if is_allowed and asked.is_drawn:
-                if known is None:
-                    _forget(txn, day)
-                txn.put(_KEY.pack(day), counts.to_bytes())
-        return is_allowed
+            if known is None:
+                _forget(txn, day)
+            counts, chance = venture(asked, now_ms, known or DayCounts(), _read(txn, day - 1))
+            txn.put(_KEY.pack(day), counts.to_bytes())
+        return chance
 
     def _opened(self) -> lmdb.Environment:
         with self._opening:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fraud_platform.errors import TrainingError
+from fraud_platform.exploration import DAY_MS, DayCounts, Venture, venture
 from fraud_platform.learning.selective import (
     ESTIMATORS,
     MEASURES,
@@ -26,7 +27,7 @@ from fraud_platform.learning.selective import (
     estimate,
 )
 from fraud_platform.policy import Exploration, Policy
-from fraud_platform.schema import ACTIONS, MILLISECONDS_PER_DAY
+from fraud_platform.schema import ACTIONS
 
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.10)
 DRAWS = 200
@@ -35,7 +36,7 @@ RESAMPLES = 300
 SEED = 20_182
 PER = 1_000
 """Transactions that a cost is told for."""
-UNLIMITED = 1e18
+UNLIMITED = 1e9
 
 
 @dataclass(frozen=True)
@@ -167,19 +168,16 @@ def true_measures(world: World, policy: Policy) -> dict[str, float]:
 def explored(world: World, policy: Policy, plan: Exploration, rng: np.random.Generator) -> Logged:
     """What the log of a service with this plan would tell of the world; see `serve.exploration`."""
     may = world.is_declined & (world.amount <= plan.amount_max) & plan.is_on
-    is_drawn = may & (rng.random(len(may)) < plan.share)
+    lots = rng.random(len(may))
     loss = policy.expected_costs(world.probability, world.amount)[:, ACTIONS.index("approve")]
-    has_room = may.copy()
-    has_room[may] = _has_room(
-        world.event_time[may] // MILLISECONDS_PER_DAY, loss[may], is_drawn[may], plan.loss_per_day
-    )
-    is_explored = is_drawn & has_room
-    propensity = np.where(has_room, np.where(is_explored, plan.share, 1.0 - plan.share), 1.0)
+    chance = np.zeros(len(may))
+    chance[may] = _chances(world.event_time[may], loss[may], lots[may], plan)
+    is_explored = lots < chance
     is_known = is_explored | ~world.is_declined
     return Logged(
         is_declined=world.is_declined,
         is_explored=is_explored,
-        propensity=propensity,
+        propensity=np.where(is_explored, chance, 1.0 - chance),
         outcome=np.where(is_known, world.is_fraud.astype(np.float64), np.nan),
         probability=world.probability,
         amount=world.amount,
@@ -187,17 +185,15 @@ def explored(world: World, policy: Policy, plan: Exploration, rng: np.random.Gen
     )
 
 
-def _has_room(day: np.ndarray, loss: np.ndarray, is_drawn: np.ndarray, loss_per_day: float) -> np.ndarray:
-    """Whether a day's loss had room for each of its rows, which come in order of time: bool (n,)."""
-    spent: dict[int, float] = {}
-    found = np.zeros(len(day), dtype=bool)
-    for row, (when, asked, drawn) in enumerate(
-        zip(day.tolist(), loss.tolist(), is_drawn.tolist(), strict=True)
-    ):
-        after = spent.get(when, 0.0) + asked
-        found[row] = after <= loss_per_day
-        if found[row] and drawn:
-            spent[when] = after
+def _chances(event_time: np.ndarray, loss: np.ndarray, lots: np.ndarray, plan: Exploration) -> list[float]:
+    """The chance of each row, which come in order of time."""
+    days: dict[int, DayCounts] = {}
+    found = []
+    for moment, asked, lot in zip(event_time.tolist(), loss.tolist(), lots.tolist(), strict=True):
+        day = moment // DAY_MS
+        one = Venture(asked, plan.loss_per_day, plan.share, lot)
+        days[day], chance = venture(one, moment, days.get(day, DayCounts()), days.get(day - 1))
+        found.append(chance)
     return found
 
 

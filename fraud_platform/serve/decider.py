@@ -25,13 +25,14 @@ from fraud_platform.errors import (
     TooLateError,
     in_short,
 )
+from fraud_platform.exploration import Venture
 from fraud_platform.package import Bundle
 from fraud_platform.schema import Action, LabelEvent, Transaction
 from fraud_platform.serve.breaker import Breaker
 from fraud_platform.serve.capacity import Wish
 from fraud_platform.serve.case import Case
 from fraud_platform.serve.catch_up import CatchUp, Records, with_sequence
-from fraud_platform.serve.exploration import Taken, Venture, taken
+from fraud_platform.serve.exploration import Taken, taken
 from fraud_platform.serve.judge import Closed, Judge, Judgement, Vector
 from fraud_platform.serve.parts import Capacities, Journal, Spill, Store, Ventures
 from fraud_platform.serve.record import Decision, DecisionRecord, LabelRecord, Timings
@@ -266,11 +267,11 @@ class Decider:
         self._model_breaker.ended(started, perf_counter_ns())
         case.faults.update(judgement.faults)
         plan = case.judge.bundle.policy.exploration
-        done = taken(plan, case.transaction, judgement, partial(self._allows, case))
+        done = taken(plan, case.transaction, judgement, partial(self._chance, case))
         return self._record(case, case.judge, case.vector, judgement, done)
 
-    def _allows(self, case: Case, asked: Venture) -> bool:
-        return self._exploration is not None and self._exploration.allows(case.now_ms, asked)
+    def _chance(self, case: Case, asked: Venture) -> float:
+        return 0.0 if self._exploration is None else self._exploration.chance(case.now_ms, asked)
 
     def _closed(self, case: Case, wish: Wish) -> tuple[Action, ...]:
         return () if self._capacity is None else self._capacity.closed(case.now_ms, wish)

@@ -1,67 +1,30 @@
-"""Declines that are approved all the same, so that their outcome becomes known, and what that may cost.
+"""Declines that are approved all the same, so that their outcome becomes known.
 
-Belongs here: which declines may be explored, the draw, the day's expected loss, the propensity of what is
-done.
-Does not belong here: keeping the counts (`adapters.exploration`), what is learned (`learning.selective`).
+Belongs here: which declines may be explored, the draw, the action that is taken and its propensity.
+Does not belong here: what a day has room for (`fraud_platform.exploration`), keeping its counts
+(`adapters.exploration`), what is learned (`learning.selective`).
 
 Only what model and policy decline is explored: never what a live rule or a list had a say in, a lower rung
 answered or a lack of capacity decided. An explored one is approved, not stepped up: a step-up hides the
-outcome of those who give up and of the frauds that it stops. Whether there is room for its expected loss
-is asked of every decline alike, drawn or not, so that what is not drawn has its true propensity.
+outcome of those who give up and of the frauds that it stops. The chance is asked of every decline alike,
+drawn or not, so that what is not drawn has its true propensity.
 """
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
 
+from fraud_platform.exploration import Venture, exact
 from fraud_platform.policy import Exploration
-from fraud_platform.schema import ACTIONS, MILLISECONDS_PER_DAY, Action, Transaction
+from fraud_platform.schema import ACTIONS, Action, Transaction
 from fraud_platform.serve.judge import Judgement, amount_of
 from fraud_platform.serve.record import DecisionRecord, Reason
 
-DAY_MS = MILLISECONDS_PER_DAY
-LOSS_UNITS = 1_000_000
-"""Losses are counted in millionths of a major unit, rounded up, so that counts are whole numbers."""
-
-_LAYOUT = struct.Struct("<2q")
 _LOTS = 1 << 53
-
-
-@dataclass(frozen=True)
-class Venture:
-    """A decline that may be explored. loss: what its approval is expected to cost, loss_per_day: what a day
-    may, both in major units; is_drawn: it will be explored, and is to be counted, where there is room."""
-
-    loss: float
-    loss_per_day: float
-    is_drawn: bool
-
-
-@dataclass(frozen=True)
-class DayCounts:
-    """What a UTC day has explored; lost: expected, in LOSS_UNITS."""
-
-    explored: int = 0
-    lost: int = 0
-
-    @property
-    def loss(self) -> float:
-        """Expected, in major units."""
-        return self.lost / LOSS_UNITS
-
-    def to_bytes(self) -> bytes:
-        return _LAYOUT.pack(self.explored, self.lost)
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> DayCounts:
-        return cls(*_LAYOUT.unpack(data))
 
 
 class Taken(NamedTuple):
@@ -73,35 +36,27 @@ class Taken(NamedTuple):
     explored: bool | msgspec.UnsetType = msgspec.UNSET
 
 
-Allows = Callable[[Venture], bool]
-"""Whether there is room for a venture; one that is drawn is counted then."""
+Chance = Callable[[Venture], float]
+"""The chance of a venture; where its lot is below it, it is counted as explored."""
 
 
-def venture(day: DayCounts, asked: Venture) -> tuple[DayCounts, bool]:
-    """The day's counts after it, and whether there is room for it."""
-    lost = day.lost + math.ceil(asked.loss * LOSS_UNITS)
-    if lost > asked.loss_per_day * LOSS_UNITS:
-        return day, False
-    return (replace(day, explored=day.explored + 1, lost=lost) if asked.is_drawn else day), True
-
-
-def taken(plan: Exploration, transaction: Transaction, judgement: Judgement, allows: Allows) -> Taken:
-    """The judgement's action, or an approval in its stead. `allows` is asked once at most."""
+def taken(plan: Exploration, transaction: Transaction, judgement: Judgement, chance_of: Chance) -> Taken:
+    """The judgement's action, or an approval in its stead. `chance_of` is asked once at most."""
     as_judged = Taken(judgement.action, judgement.reasons)
     if not plan.is_on or not is_open(judgement) or amount_of(transaction) > plan.amount_max:
         return as_judged
-    is_drawn = lot(plan.seed, transaction.transaction_id) < plan.share
+    own = lot(plan.seed, transaction.transaction_id)
     loss = judgement.expected_costs[ACTIONS.index("approve")]
-    if not allows(Venture(loss, plan.loss_per_day, is_drawn)):
-        return as_judged
-    if is_drawn:
-        return Taken("approve", (), plan.share, explored=True)
-    return as_judged._replace(propensity=1.0 - plan.share)
+    chance = chance_of(Venture(loss, plan.loss_per_day, plan.share, own))
+    if own < chance:
+        return Taken("approve", (), chance, explored=True)
+    return as_judged._replace(propensity=1.0 - chance)
 
 
 def taken_again(plan: Exploration, record: DecisionRecord, judgement: Judgement) -> Taken:
-    """As it was taken then: where the propensity tells that there was room, there is room again."""
-    return taken(plan, record.request, judgement, lambda _: record.propensity != 1.0)
+    """As it was taken then: its propensity tells the chance that there was, at most the plan's share."""
+    chance = record.propensity if record.is_explored else 1.0 - record.propensity
+    return taken(plan, record.request, judgement, lambda _: min(chance, exact(plan.share)))
 
 
 def is_open(judgement: Judgement) -> bool:

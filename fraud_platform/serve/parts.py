@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from fraud_platform.exploration import Venture
 from fraud_platform.schema import Action, LabelEvent, Transaction
 from fraud_platform.serve.capacity import Wish
-from fraud_platform.serve.exploration import Venture
 from fraud_platform.serve.judge import Vector
 from fraud_platform.serve.record import DecisionRecord, LabelRecord
 
@@ -72,4 +72,4 @@ class Capacities(Protocol):
 class Ventures(Protocol):
     """What the days have explored."""
 
-    def allows(self, now_ms: int, asked: Venture) -> bool: ...
+    def chance(self, now_ms: int, asked: Venture) -> float: ...

@@ -47,9 +47,9 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     prices decided, empty where no policy did. rules, shadow_rules: names of those that fired.
 
     propensity: the probability with which this action was chosen, 1 where it had no alternative. A decline
-    that might have been explored (see `exploration`) has less; one that might not, as the day's loss was
-    spent or the amount too large, has 1. explored: the policy declined it and it was approved all the same;
-    the field is written only where that is so, so that every other record has the bytes it always had.
+    that might have been explored (see `exploration`) has less; one that might not, as too little was left of
+    the day's loss or the amount too large, has 1. explored: the policy declined it and it was approved all
+    the same; the field is written only where that is so: every other record has the bytes it always had.
     """
 
     version: int = RECORD_VERSION

@@ -1,4 +1,4 @@
-"""Which declines are explored, with which propensity, and what a day allows."""
+"""Which declines are explored, and with which propensity; what a day has room for is in test_venture.py."""
 
 from __future__ import annotations
 
@@ -13,21 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fraud_platform import package
+from fraud_platform.exploration import Venture, exact
 from fraud_platform.features.contract import load_contract
 from fraud_platform.package import BundleParts
 from fraud_platform.policy import Exploration
 from fraud_platform.schema import ACTIONS, Transaction
 from fraud_platform.serve import Judge, Judgement
-from fraud_platform.serve.exploration import (
-    DayCounts,
-    Taken,
-    Venture,
-    is_open,
-    lot,
-    taken,
-    taken_again,
-    venture,
-)
+from fraud_platform.serve.exploration import Taken, is_open, lot, taken, taken_again
 from fraud_platform.serve.judge import Vector
 from fraud_platform.serve.record import DecisionRecord
 from fraud_platform.serve.replay import PARTS, differing_parts
@@ -55,15 +47,15 @@ def ask(transaction_request: Callable[..., dict[str, Any]]) -> Ask:
     return lambda **fields: msgspec.convert(transaction_request(**fields), type=Transaction)
 
 
-def always(_: Venture) -> bool:
-    return True
+def always(asked: Venture) -> float:
+    return asked.share
 
 
-def never(_: Venture) -> bool:
-    return False
+def never(_: Venture) -> float:
+    return 0.0
 
 
-def unasked(asked: Venture) -> bool:
+def unasked(asked: Venture) -> float:
     raise AssertionError(f"asked for {asked}")
 
 
@@ -123,29 +115,9 @@ def test_off_too_large_and_no_room_are_certain_declines(ask: Ask) -> None:
 def test_the_venture_is_what_an_approval_is_expected_to_cost_and_is_asked_of_every_decline(ask: Ask) -> None:
     asked: list[Venture] = []
     for number in range(200):
-        taken(PLAN, ask(transaction_id=f"t{number}"), DECLINED, lambda one: asked.append(one) or True)
-    assert {(one.loss, one.loss_per_day) for one in asked} == {(475.0, 1e9)}
-    assert len(asked) == 200
-    assert 20 < sum(one.is_drawn for one in asked) < 80
-
-
-@given(st.lists(st.tuples(st.floats(0, 50), st.booleans()), max_size=60), st.floats(0.01, 200))
-def test_no_day_loses_more_than_it_may(asked: list[tuple[float, bool]], limit: float) -> None:
-    day = DayCounts()
-    for loss, is_drawn in asked:
-        before = day
-        day, is_allowed = venture(day, Venture(loss, limit, is_drawn))
-        assert (day != before) == (is_allowed and is_drawn)
-        if not is_allowed:
-            assert before.loss + loss > limit - 1e-5
-    assert day.loss <= limit
-    assert DayCounts.from_bytes(day.to_bytes()) == day
-
-
-def test_a_venture_that_does_not_fit_leaves_room_for_a_smaller_one() -> None:
-    day, is_allowed = venture(DayCounts(1, 90_000_000), Venture(20.0, 100.0, True))
-    assert (day, is_allowed) == (DayCounts(1, 90_000_000), False)
-    assert venture(day, Venture(10.0, 100.0, True)) == (DayCounts(2, 100_000_000), True)
+        taken(PLAN, ask(transaction_id=f"t{number}"), DECLINED, lambda one: asked.append(one) or 0.1)
+    assert {(one.loss, one.loss_per_day, one.share) for one in asked} == {(475.0, 1e9, 0.25)}
+    assert [one.lot for one in asked] == [lot(PLAN.seed, f"t{number}") for number in range(200)]
 
 
 def recorded(done: Taken, asked: Transaction, judged: Judgement) -> DecisionRecord:
@@ -154,13 +126,20 @@ def recorded(done: Taken, asked: Transaction, judged: Judgement) -> DecisionReco
     return msgspec.structs.replace(record, **done._asdict())
 
 
-@pytest.mark.parametrize("allows", [always, never])
-def test_what_was_taken_is_taken_again(ask: Ask, allows: Callable[[Venture], bool]) -> None:
-    """Whether there was room is in the propensity; the draw is made anew."""
-    for number in range(50):
-        asked = ask(transaction_id=f"t{number}")
-        done = taken(PLAN, asked, DECLINED, allows)
-        assert taken_again(PLAN, recorded(done, asked, DECLINED), DECLINED) == done
+@given(chance=st.floats(0.0, 0.25), number=st.integers(0, 10**6))
+def test_what_was_taken_is_taken_again(chance: float, number: int) -> None:
+    """Whatever chance there was, it comes out of the propensity to the bit; the draw is made anew."""
+    asked = decision(number).request
+    done = taken(PLAN, asked, DECLINED, lambda _: exact(chance))
+    record = recorded(done, asked, DECLINED)
+    stored = msgspec.json.decode(msgspec.json.encode(record), type=DecisionRecord)
+    assert taken_again(PLAN, stored, DECLINED) == done
+
+
+def test_no_record_can_claim_a_larger_chance_than_the_plan_s_share(ask: Ask) -> None:
+    above = next(f"t{n}" for n in range(100) if 0.3 < lot(PLAN.seed, f"t{n}") < 0.5)
+    forged = recorded(Taken("approve", (), 0.6, True), ask(transaction_id=above), DECLINED)
+    assert taken_again(PLAN, forged, DECLINED) == Taken("decline", (), 0.75)
 
 
 def test_a_record_that_claims_another_draw_differs(ask: Ask) -> None:

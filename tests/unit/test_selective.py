@@ -19,7 +19,6 @@ from fraud_platform.learning.selective_bakeoff import (
 )
 from fraud_platform.policy import Exploration, load_policy
 from fraud_platform.schema import ACTIONS, MILLISECONDS_PER_DAY
-from fraud_platform.serve.exploration import DayCounts, Venture, venture
 
 POLICY = load_policy()
 NAN = float("nan")
@@ -163,16 +162,26 @@ def test_weighted_estimates_are_right_on_average_and_the_others_are_not(found: S
     assert free.of("model", "precision").coverage == 0.0
 
 
-def test_limits_leave_declines_that_nobody_may_explore_and_then_the_weights_do_not_help(
-    found: SelectiveBakeoff,
-) -> None:
-    """Frauds are larger: of small declines fewer are frauds than of all."""
+def test_declines_that_nobody_may_explore_are_missed_by_the_weights(found: SelectiveBakeoff) -> None:
+    """Frauds are larger: of small declines, which alone may be explored, fewer are frauds than of all."""
     limited = next(arm for arm in found.arms if arm.is_limited)
     free = next(arm for arm in found.arms if arm.share == 0.1 and not arm.is_limited)
     assert limited.supported < 0.7 < free.supported == 1.0
     assert limited.cost < free.cost
     assert limited.of("inverse", "precision").bias < -0.05
     assert abs(free.of("inverse", "precision").bias) < 0.02
+
+
+def test_a_day_s_loss_alone_leaves_the_weights_right() -> None:
+    """It lowers the chance of all and takes it from none: estimates spread more, and stay where they are."""
+    limits = Exploration(0.0, 0, loss_per_day=600.0, amount_max=1e6)
+    tight = bakeoff(world(), POLICY, limits, shares=(0.3,), draws=80, times=1, resamples=50).arms
+    free, limited = tight
+    assert limited.explored < 0.5 * free.explored
+    assert limited.supported > 0.9
+    for name in ("self_normalised", "doubly_robust"):
+        one = limited.of(name, "precision")
+        assert abs(one.bias) < 4.0 * one.deviation / np.sqrt(80) + 0.03, (name, one)
 
 
 def test_without_exploration_there_is_nothing_to_weigh_and_nothing_to_pay(found: SelectiveBakeoff) -> None:
@@ -200,24 +209,18 @@ def test_the_truth_is_that_of_the_world() -> None:
     assert truth["saved"] == pytest.approx(loss[declined].sum())
 
 
-def test_limits_hold_as_those_of_the_service() -> None:
-    """The columns and `serve.exploration.venture` agree on each row, given the same draws."""
+def test_limits_hold_in_the_experiment_too() -> None:
     one = world()
     plan = Exploration(0.4, 0, loss_per_day=300.0, amount_max=90.0)
     told = explored(one, POLICY, plan, np.random.default_rng(3))
-    may = one.is_declined & (one.amount <= plan.amount_max)
-    is_drawn = np.random.default_rng(3).random(len(may)) < plan.share
     loss = POLICY.expected_costs(one.probability, one.amount)[:, ACTIONS.index("approve")]
-    days: dict[int, DayCounts] = {}
-    for row in np.flatnonzero(may):
-        day = int(one.event_time[row] // DAY)
-        asked = Venture(float(loss[row]), plan.loss_per_day, bool(is_drawn[row]))
-        days[day], is_allowed = venture(days.get(day, DayCounts()), asked)
-        assert told.is_explored[row] == (is_allowed and is_drawn[row])
-        share = plan.share if is_drawn[row] else 1.0 - plan.share
-        assert told.propensity[row] == (share if is_allowed else 1.0)
+    lost = np.bincount(one.event_time // DAY - 20_000, weights=np.where(told.is_explored, loss, 0.0))
+    assert 0.0 < lost.max() <= plan.loss_per_day
+    may = one.is_declined & (one.amount <= plan.amount_max)
     assert not told.is_explored[~may].any()
-    assert 0 < sum(day.explored for day in days.values()) < is_drawn[may].sum()
+    assert (told.propensity[~may] == 1.0).all()
+    assert (told.propensity[told.is_explored] <= 0.4 + 1e-12).all()
+    assert (told.propensity[may & ~told.is_explored] >= 0.6 - 1e-12).all()
 
 
 def test_a_world_that_declines_only_frauds_is_refused() -> None:
