@@ -56,9 +56,7 @@ def selective_labels(
 
     Left out of the learning job: it informs who sets the policy's exploration, and nothing waits for it.
     """
-    model = compared_model(platform, "candidate")
-    if model is None:
-        raise TrainingError("there is no model whose declines could be explored; train one first")
+    model = _candidate(platform)
     settings = platform.settings
     frame = mature_frame(platform.warehouse, model.split.test)
     truth = read_truth(settings.var / "truth" / settings.dataset_name)
@@ -87,7 +85,7 @@ def selective_labels(
 
 @dg.asset(
     key=["learning", "selective_retraining"],
-    deps=[["training", "training_set"]],
+    deps=[["train", "candidate"]],
     group_name="learning",
     kinds={"lightgbm", "duckdb"},
     owners=["team:fraud-ml"],
@@ -98,13 +96,15 @@ def selective_retraining(
 ) -> dg.MaterializeResult:
     """What a retraining makes of a time of declines: all outcomes known, left out, taken as good, explored.
 
+    Each learns as the candidate did that was trained last.
     Left out of the learning job: it informs who sets the policy's exploration, and nothing waits for it.
     """
     part = history(platform.warehouse)
     if part is None:
         raise TrainingError("the training set has no mature row yet; give more history")
+    params = _candidate(platform).params
     frame = mature_frame(platform.warehouse, part)
-    found = retraining(frame, platform.contract, platform.policy, report=context.log.info)
+    found = retraining(frame, platform.contract, platform.policy, params, report=context.log.info)
     context.log.info(found.explain())
     return dg.MaterializeResult(
         metadata={
@@ -114,6 +114,13 @@ def selective_retraining(
             "by_contender": _table([_contender(one) for one in found.contenders]),
         }
     )
+
+
+def _candidate(platform: Platform) -> Candidate:
+    model = compared_model(platform, "candidate")
+    if model is None:
+        raise TrainingError("there is no model whose declines could be explored; train one first")
+    return model
 
 
 def _contender(one: Retrained) -> dict[str, Any]:
