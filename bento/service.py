@@ -65,8 +65,8 @@ class FraudPlatform:
 
     def __init__(self) -> None:
         settings = ServiceSettings.from_env(os.environ, HERE / "bundle")
-        self.service = OnlineService(Service(settings, SteadyClock()))
         metrics = Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+        self.service = OnlineService(Service(settings, SteadyClock(), metrics.explored))
         api.start(self.service, metrics, HttpSettings.from_env(os.environ))
         gc.collect()
         gc.freeze()

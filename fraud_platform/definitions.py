@@ -14,6 +14,7 @@ from dagster_dbt import DbtCliResource
 from fraud_platform.adapters.dbt import DBT_PROJECT, dbt_executable, ensure_manifest
 from fraud_platform.defs import (
     automation,
+    declines,
     evaluate,
     expectations,
     features,
@@ -23,6 +24,7 @@ from fraud_platform.defs import (
     register,
     rules,
     rungs,
+    selective,
     serve,
     simulate,
     train,
@@ -36,11 +38,11 @@ def build_defs(settings: Settings) -> dg.Definitions:
     """Assets, checks, jobs, schedules and sensors of one dataset."""
     platform = Platform(settings)
     manifest = ensure_manifest(settings, platform.mapping)
-    worlds = [simulate.world] if platform.is_simulated else []
+    played = [simulate.world, selective.selective_labels, selective.selective_retraining]
     return dg.Definitions(
         assets=automation.gated(
             [
-                *worlds,
+                *(played if platform.is_simulated else []),
                 build_ingest(platform),
                 *_owned(features.build_dbt(manifest)),
                 features.online_store,
@@ -58,6 +60,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
                 monitor.feature_drift,
                 monitor.performance,
                 monitor.signal,
+                declines.declines,
             ]
         ),
         asset_checks=[

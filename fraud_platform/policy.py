@@ -20,6 +20,7 @@ from fraud_platform.schema import ACTIONS, Action
 
 POLICY_VERSION = 2
 SECTIONS = ("prices", "fallback", "capacity")
+OPTIONAL = ("exploration",)
 SHARES = ("step_up_abandonment", "step_up_bypass", "unscored_probability")
 
 PRICES = ("missed_fraud", "blocked_customer", "step_up", "review", "capacity")
@@ -45,6 +46,39 @@ class Capacity:
     @property
     def is_limited(self) -> bool:
         return self.step_ups_per_hour is not None or self.reviews_per_hour is not None
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """Declines of the policy that are approved all the same, so that their outcome becomes known.
+
+    share: of the declines, at the most, from 0 (off) to below 1; seed: of the draws; loss_per_day: what the
+    explored ones of a UTC day are expected to lose at the most, amount_max: of one transaction, both in major
+    units.
+    """
+
+    share: float = 0.0
+    seed: int = 0
+    loss_per_day: float = 0.0
+    amount_max: float = 0.0
+
+    def __post_init__(self) -> None:
+        """SettingsError where it is not a share, or would never find anything to explore."""
+        if not 0.0 <= self.share < 1.0:
+            raise SettingsError(
+                f"policy exploration share={self.share!r}: is a share, from 0 to below 1; of what is always "
+                "approved nothing is declined"
+            )
+        for name in ("loss_per_day", "amount_max"):
+            if self.share > 0.0 and getattr(self, name) == 0.0:
+                raise SettingsError(
+                    f"policy exploration share={self.share!r} with {name}=0: nothing could ever be explored; "
+                    "give a limit above 0, or share: 0"
+                )
+
+    @property
+    def is_on(self) -> bool:
+        return self.share > 0.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +110,7 @@ class Policy:
     review: float
     fallback: Fallback
     capacity: Capacity = Capacity()
+    exploration: Exploration = Exploration()
 
     @classmethod
     def from_yaml(cls, text: str) -> Policy:
@@ -86,8 +121,9 @@ class Policy:
         version = loaded.get("version")
         if version != POLICY_VERSION:
             raise SettingsError(f"policy version {version!r}: this platform reads version {POLICY_VERSION}")
-        _check_keys("sections", loaded, {"version", *SECTIONS})
-        names = {field.name for field in fields(cls)} - {"fallback", "capacity"}
+        needed = {key: value for key, value in loaded.items() if key not in OPTIONAL}
+        _check_keys("sections", needed, {"version", *SECTIONS})
+        names = {field.name for field in fields(cls)} - {"fallback", "capacity", "exploration"}
         prices, fallback, capacity = (
             _section(loaded, name, known)
             for name, known in zip(SECTIONS, (names, _names(Fallback), _names(Capacity)), strict=True)
@@ -99,6 +135,7 @@ class Policy:
                 _action(fallback["fixed_action"]),
             ),
             capacity=Capacity(**{name: _limit(name, value) for name, value in capacity.items()}),
+            exploration=_exploration(loaded) if "exploration" in loaded else Exploration(),
         )
 
     def expected_costs(self, probability: np.ndarray, amount: np.ndarray) -> np.ndarray:
@@ -224,6 +261,15 @@ def _section(loaded: dict[str, Any], name: str, known: set[str]) -> dict[str, An
         raise SettingsError(f"policy section {name}={section!r}: must be a mapping of {sorted(known)}")
     _check_keys(name, section, known)
     return section
+
+
+def _exploration(loaded: dict[str, Any]) -> Exploration:
+    section = _section(loaded, "exploration", _names(Exploration))
+    seed = section["seed"]
+    if type(seed) is not int or seed < 0:
+        raise SettingsError(f"policy exploration seed={seed!r}: must be a whole number, 0 or more")
+    numbers = {name: _number("exploration", name, section[name]) for name in section if name != "seed"}
+    return Exploration(seed=seed, **numbers)
 
 
 def _check_keys(what: str, given: dict[str, Any], known: set[str]) -> None:

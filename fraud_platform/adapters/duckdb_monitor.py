@@ -30,7 +30,7 @@ from fraud_platform.adapters.journal import (
     reading,
 )
 from fraud_platform.features.contract import FeatureContract
-from fraud_platform.monitor import Decisions
+from fraud_platform.monitor import Decisions, LoggedDecisions
 from fraud_platform.schema import LabelEvent
 from fraud_platform.serve.record import ERASED
 
@@ -60,6 +60,8 @@ _DECISION_COLUMNS: dict[str, pa.DataType] = {
     "bundle_id": _TEXT,
     "latency_us": _WHOLE,
     "is_late": pa.bool_(),
+    "propensity": _REAL,
+    "is_explored": pa.bool_(),
     "vault_key": _WHOLE,
 }
 _LABEL_COLUMNS: dict[str, pa.DataType] = {
@@ -166,6 +168,21 @@ def decision_columns(warehouse: Warehouse) -> Decisions:
     arrays = {name: _array(table.column(name), name in texts) for name in table.column_names}
     times = {name: table.column(name).to_numpy() for name in ("event_time", "amount_minor")}
     return Decisions(**{**arrays, **times})
+
+
+def logged_columns(warehouse: Warehouse) -> LoggedDecisions:
+    """As `decision_columns`, with how each was chosen. What was loaded before there was any exploration had
+    no alternative."""
+    names = "transaction_id, event_time, amount_minor, currency, probability, action, tier, decided_by, price"
+    has = set(warehouse.frame(f"SELECT * FROM {DECISIONS} LIMIT 0").columns)
+    certain = {"propensity": "1.0::DOUBLE", "is_explored": "false"}
+    said = [f"coalesce({n}, {v}) AS {n}" if n in has else f"{v} AS {n}" for n, v in certain.items()]
+    query = f"SELECT {names}, {', '.join(said)}, vault_key AS person FROM {DECISIONS}"
+    table = _fetch(warehouse, query, [])
+    texts = ("transaction_id", "currency", "action", "tier", "decided_by", "price")
+    arrays = {name: _array(table.column(name), True) for name in texts}
+    rest = {name: table.column(name).to_numpy() for name in table.column_names if name not in texts}
+    return LoggedDecisions(**arrays, **rest)
 
 
 def label_events(warehouse: Warehouse) -> list[LabelEvent]:
@@ -311,6 +328,8 @@ def _decision_row(logged: LoggedDecision) -> tuple[Any, ...]:
         record.bundle_id,
         record.timings.total_us,
         record.is_late,
+        record.propensity,
+        record.is_explored,
         logged.slot,
     )
 

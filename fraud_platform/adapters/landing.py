@@ -122,6 +122,16 @@ def written_world(spec: WorldSpec, landing: Path, truth: Path, live: Path) -> Wr
     return replace(WrittenWorld(**stamp["written"]), is_unchanged=True)
 
 
+def read_truth(truth: Path) -> pd.DataFrame:
+    """transaction_id and is_fraud of a written world. SourceError where none lies there."""
+    path = _Places(truth, truth, truth).truth_file
+    if not path.is_file():
+        raise SourceError(
+            f"{path} is not there: only a simulated world knows the truth; materialize simulate/world first"
+        )
+    return pq.read_table(path, columns=["transaction_id", "is_fraud"]).to_pandas()
+
+
 def _pieces(world: World, places: _Places) -> Iterator[tuple[Path, pa.Table]]:
     """Every file with its rows: transactions, labels, the live day, the truth."""
     spec = world.spec

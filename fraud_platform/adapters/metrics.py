@@ -17,8 +17,8 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from fraud_platform.schema import LabelEvent
-from fraud_platform.serve import Decision
+from fraud_platform.schema import ACTIONS, LabelEvent
+from fraud_platform.serve import Decision, DecisionRecord
 
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.25, 0.5, 1.0)
 BATCH_BUCKETS = (1, 2, 5, 10, 25, 50, 100, 200, 500, 1000)
@@ -38,6 +38,12 @@ class Metrics:
         self._decisions = Counter("fraud_decisions", "Decisions taken", ["action", "tier"], registry=own)
         self._repeats = Counter("fraud_decision_repeats", "Requests on decided transactions", registry=own)
         self._late = Counter("fraud_decisions_late", "Decisions on late events", registry=own)
+        self._explored = Counter(
+            "fraud_explored", "Declines that were approved to learn their outcome", registry=own
+        )
+        self._explored_loss = Counter(
+            "fraud_explored_loss", "What they are expected to lose, in major units", registry=own
+        )
         self._faults = Counter("fraud_faults", "Faults met by decisions", ["fault"], registry=own)
         self._refused = Counter("fraud_requests_refused", "Requests refused", ["status"], registry=own)
         self._keys = Counter("fraud_keys_refused", "Keys refused", ["reason"], registry=own)
@@ -84,6 +90,11 @@ class Metrics:
         self._labels.labels(_known(event.source), event.outcome).inc()
         if not is_known:
             self._unknown.inc()
+
+    def explored(self, record: DecisionRecord) -> None:
+        """For any thread. Its answer does not tell, so that it is counted where it is recorded."""
+        self._explored.inc()
+        self._explored_loss.inc(record.expected_costs[ACTIONS.index("approve")])
 
     def fault(self, name: str) -> None:
         self._faults.labels(name).inc()

@@ -72,7 +72,11 @@ class _ClearLabel(msgspec.Struct, frozen=True, kw_only=True):
 
 _CLEAR_FIELDS = tuple(field for field in msgspec.structs.fields(DecisionRecord) if field.name not in PERSONAL)
 _CLEAR_NAMES = tuple(field.name for field in _CLEAR_FIELDS)
-_ClearDecision = msgspec.defstruct("_ClearDecision", [(f.name, f.type) for f in _CLEAR_FIELDS], frozen=True)
+_ClearDecision = msgspec.defstruct(
+    "_ClearDecision",
+    [(f.name, f.type, f.default) if f.default is msgspec.UNSET else (f.name, f.type) for f in _CLEAR_FIELDS],
+    frozen=True,
+)
 
 _clear_values = attrgetter(*_CLEAR_NAMES)
 _encode = msgspec.json.Encoder().encode

@@ -26,6 +26,7 @@ from fraud_platform.adapters.bundle_switch import (
     ready_judge,
 )
 from fraud_platform.adapters.capacity import CapacityCounter
+from fraud_platform.adapters.exploration import ExplorationCounter
 from fraud_platform.adapters.journal import Journal, read_decisions, read_labels
 from fraud_platform.adapters.lmdb import LmdbStore, finish_move
 from fraud_platform.adapters.redis import RedisStore, open_live
@@ -122,10 +123,17 @@ class Service:
     Raises BundleError, StoreError or DecisionLogError when a part is damaged or does not fit the others.
     """
 
-    def __init__(self, settings: ServiceSettings, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        clock: Clock,
+        on_explored: Callable[[DecisionRecord], object] = lambda record: None,
+    ) -> None:
+        """on_explored: is told of each decline that was approved to learn its outcome, in its own thread."""
         self._settings = settings
         self.journal = Journal(settings.state, sync_every=settings.sync_every, sync_ms=settings.sync_ms)
         self.capacity = CapacityCounter(settings.state)
+        self.exploration = ExplorationCounter(settings.state)
         self.spill = Spill(settings.spill or spill_folder(settings.state))
         self._wishes = WishReader(settings.state)
         self._standing: set[str] = set()
@@ -140,6 +148,8 @@ class Service:
             self.spill,
             clock,
             capacity=self.capacity,
+            exploration=self.exploration,
+            on_explored=on_explored,
             standing=self._standing,
             past=lambda: (one.record for one in read_decisions(settings.state)),
             deadline_ms=settings.deadline_ms,
@@ -222,7 +232,8 @@ class Service:
 
     def close(self) -> None:
         forget_serving(self._settings.state, self.journal.worker)
-        for part in (self.decider, self.journal, self.spill, self.capacity, self.store):
+        counters = (self.capacity, self.exploration)
+        for part in (self.decider, self.journal, self.spill, *counters, self.store):
             part.close()
 
     def _first_judge(self) -> Judge:

@@ -83,6 +83,9 @@ def explain(record: DecisionRecord, replayed: Replayed, judge: Judge) -> None:
     if record.price:
         console.print(f"the price that decided: {record.price}")
     console.print(f"score {record.raw_score}, probability {record.probability}, action {record.action}")
+    if record.propensity != 1.0:
+        said = "explored: the policy declined it" if record.is_explored else "it might have been explored"
+        console.print(f"{said}; taken with probability {record.propensity:g}")
     for reason in record.reasons:
         console.print(f"reason {reason.code}: {reason.text}", soft_wrap=True)
     console.print(f"{', '.join(replayed.differing)} differ" if replayed.differing else "equal to the byte")

@@ -176,12 +176,12 @@ def _performance(platform: Platform) -> Performance:
         decision_columns(platform.warehouse),
         label_events(platform.warehouse),
         platform.label_rule,
-        _end_of_knowledge(platform),
+        end_of_knowledge(platform),
         platform.policy,
     )
 
 
-def _end_of_knowledge(platform: Platform) -> int:
+def end_of_knowledge(platform: Platform) -> int:
     """One past the last moment of which the warehouse knows anything: replayed data has its own present."""
     frame = platform.warehouse.frame(
         "select max(moment) as moment from (select max(event_time) as moment from ingest.transactions "

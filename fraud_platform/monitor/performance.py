@@ -53,7 +53,7 @@ def delayed_performance(
 ) -> Performance:
     """Judge the decisions that are mature at `as_of_ms` with the labels that were known by then."""
     is_mature = np.asarray(decisions.event_time) <= rule.mature_before(as_of_ms)
-    is_fraud = _frauds(decisions.transaction_id[is_mature], labels, rule, as_of_ms)
+    is_fraud = known_frauds(decisions.transaction_id[is_mature], labels, rule, as_of_ms)
     amount = amount_major(decisions.amount_minor[is_mature], decisions.currency[is_mature])
     actions = _action_codes(decisions.action[is_mature])
     cost = policy.realized_costs(actions, is_fraud, amount).sum()
@@ -71,7 +71,7 @@ def delayed_performance(
     )
 
 
-def _frauds(ids: np.ndarray, labels: Iterable[LabelEvent], rule: LabelRule, as_of_ms: int) -> np.ndarray:
+def known_frauds(ids: np.ndarray, labels: Iterable[LabelEvent], rule: LabelRule, as_of_ms: int) -> np.ndarray:
     """Whether each mature transaction is a fraud, by the dataset's label rule: bool (n,)."""
     events: dict[str, list[LabelEvent]] = defaultdict(list)
     wanted = set(ids.tolist())

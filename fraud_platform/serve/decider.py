@@ -25,14 +25,16 @@ from fraud_platform.errors import (
     TooLateError,
     in_short,
 )
+from fraud_platform.exploration import Venture
 from fraud_platform.package import Bundle
 from fraud_platform.schema import Action, LabelEvent, Transaction
 from fraud_platform.serve.breaker import Breaker
 from fraud_platform.serve.capacity import Wish
 from fraud_platform.serve.case import Case
 from fraud_platform.serve.catch_up import CatchUp, Records, with_sequence
+from fraud_platform.serve.exploration import Taken, taken
 from fraud_platform.serve.judge import Closed, Judge, Judgement, Vector
-from fraud_platform.serve.parts import Capacities, Journal, Spill, Store
+from fraud_platform.serve.parts import Capacities, Journal, Spill, Store, Ventures
 from fraud_platform.serve.record import Decision, DecisionRecord, LabelRecord, Timings
 from fraud_platform.serve.requests import (
     Request,
@@ -42,8 +44,6 @@ from fraud_platform.serve.requests import (
     parse_transaction,
 )
 
-PROPENSITY = 1.0
-"""The policy is deterministic: the action it takes had no alternative."""
 DEADLINE_MS = 50
 RECENT_MAX = 10_000
 """Decisions that a repeat is answered from, even where the log cannot be read."""
@@ -66,8 +66,9 @@ class Decider:
     """Decides with one bundle, one store and one journal. For one thread, except `open_case` and `fall_back`.
 
     clock: the present in ms UTC; has_jumped: whether the wall's clock disagrees with it; capacity: None where
-    every action may be had; standing: faults of every decision, for as long as they are in the set; past: the
-    log's records, in order. behind: what is to be made up for.
+    every action may be had; exploration: None explores nothing, whatever the policy says; on_explored: is
+    told of each explored record, once; standing: faults of every decision, for as long as they are in the
+    set; past: the log's records, in order. behind: what is to be made up for.
     """
 
     def __init__(
@@ -79,6 +80,8 @@ class Decider:
         clock: Callable[[], int],
         *,
         capacity: Capacities | None = None,
+        exploration: Ventures | None = None,
+        on_explored: Callable[[DecisionRecord], object] = lambda record: None,
         standing: Set[str] = frozenset(),
         past: Records = lambda: iter(()),
         deadline_ms: int = DEADLINE_MS,
@@ -88,6 +91,8 @@ class Decider:
         self._spill = spill
         self._clock = clock
         self._capacity = capacity
+        self._exploration = exploration
+        self._on_explored = on_explored
         self._standing = standing
         self._has_jumped = has_jumped
         self._deadline_ns = deadline_ms * 1_000_000
@@ -157,6 +162,8 @@ class Decider:
             self._observe(case)
             record = case.record or case.settle(self._judged(case))
             self._keep(case, record)
+            if record.is_explored:
+                self._on_explored(record)
             return self._answer(record, case)
         finally:
             self.stage = ""
@@ -259,7 +266,12 @@ class Decider:
             return self._unscored(case)
         self._model_breaker.ended(started, perf_counter_ns())
         case.faults.update(judgement.faults)
-        return self._record(case, case.judge, case.vector, judgement)
+        plan = case.judge.bundle.policy.exploration
+        done = taken(plan, case.transaction, judgement, partial(self._chance, case))
+        return self._record(case, case.judge, case.vector, judgement, done)
+
+    def _chance(self, case: Case, asked: Venture) -> float:
+        return 0.0 if self._exploration is None else self._exploration.chance(case.now_ms, asked)
 
     def _closed(self, case: Case, wish: Wish) -> tuple[Action, ...]:
         return () if self._capacity is None else self._capacity.closed(case.now_ms, wish)
@@ -308,7 +320,10 @@ class Decider:
         return Decision.of(record, is_repeat=False, faults=tuple(sorted(case.faults)))
 
     @staticmethod
-    def _record(case: Case, judge: Judge, vector: Vector | None, judgement: Judgement) -> DecisionRecord:
+    def _record(
+        case: Case, judge: Judge, vector: Vector | None, judgement: Judgement, done: Taken | None = None
+    ) -> DecisionRecord:
+        done = done or Taken(judgement.action, judgement.reasons)
         now = perf_counter_ns()
         total = _us(case.started_ns, now)
         return DecisionRecord(
@@ -321,8 +336,8 @@ class Decider:
             raw_score=judgement.raw_score,
             probability=judgement.probability,
             expected_costs=judgement.expected_costs,
-            action=judgement.action,
-            reasons=judgement.reasons,
+            action=done.action,
+            reasons=done.reasons,
             rules=judgement.rules,
             shadow_rules=judgement.shadow_rules,
             tier=judgement.tier,
@@ -331,7 +346,8 @@ class Decider:
             price=judgement.price,
             faults=tuple(sorted(case.faults)),
             bundle_id=judge.bundle.id,
-            propensity=PROPENSITY,
+            propensity=done.propensity,
+            explored=done.explored,
             timings=Timings(case.observed_us, total - case.observed_us, total),
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from fraud_platform.exploration import Venture
 from fraud_platform.schema import Action, LabelEvent, Transaction
 from fraud_platform.serve.capacity import Wish
 from fraud_platform.serve.judge import Vector
@@ -66,3 +67,9 @@ class Capacities(Protocol):
     """What the hours have used of scarce actions; safe for several threads."""
 
     def closed(self, now_ms: int, wish: Wish) -> tuple[Action, ...]: ...
+
+
+class Ventures(Protocol):
+    """What the days have explored."""
+
+    def chance(self, now_ms: int, asked: Venture) -> float: ...

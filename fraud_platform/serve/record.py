@@ -44,8 +44,12 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     tier: the rung of the ladder that answered; decided_by: what chose the action on that rung; faults: what
     was wrong at that moment, sorted. raw_score and probability are None where nothing was scored.
     expected_costs: of ACTIONS; closed_actions: those that had no capacity left; price: which of the policy's
-    prices decided, empty where no policy did. rules, shadow_rules: names of those that fired. propensity: the
-    probability with which this action was chosen.
+    prices decided, empty where no policy did. rules, shadow_rules: names of those that fired.
+
+    propensity: the probability with which this action was chosen, 1 where it had no alternative. A decline
+    that might have been explored (see `exploration`) has less; one that might not, as too little was left of
+    the day's loss or the amount too large, has 1. explored: the policy declined it and it was approved all
+    the same; the field is written only where that is so: every other record has the bytes it always had.
     """
 
     version: int = RECORD_VERSION
@@ -70,6 +74,11 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     bundle_id: str
     propensity: float
     timings: Timings
+    explored: bool | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def is_explored(self) -> bool:
+        return self.explored is True
 
     @property
     def is_erased(self) -> bool:

@@ -13,13 +13,23 @@ from typing import NamedTuple
 import msgspec
 
 from fraud_platform.features.engine import Observation
+from fraud_platform.serve.exploration import taken_again
 from fraud_platform.serve.judge import Judge, Judgement
 from fraud_platform.serve.record import DecisionRecord, Timings
 
 PARTS: dict[str, tuple[str, ...]] = {
     "features": ("vector", "is_late"),
     "score": ("raw_score", "probability"),
-    "action": ("action", "decided_by", "tier", "expected_costs", "closed_actions", "price"),
+    "action": (
+        "action",
+        "decided_by",
+        "tier",
+        "expected_costs",
+        "closed_actions",
+        "price",
+        "propensity",
+        "explored",
+    ),
     "reasons": ("reasons", "rules", "shadow_rules"),
 }
 """Part -> the fields of a record that belong to it."""
@@ -58,6 +68,8 @@ def replay(judge: Judge, record: DecisionRecord, observation: Observation | None
         again = msgspec.structs.replace(record, vector=observation.vector, is_late=observation.is_late)
     judgement = judged_again(judge, again)
     again = msgspec.structs.replace(again, **{name: getattr(judgement, name) for name in _JUDGED})
+    done = taken_again(judge.bundle.policy.exploration, record, judgement)
+    again = msgspec.structs.replace(again, **done._asdict())
     return Replayed(again, differing_parts(record, again))
 
 
@@ -134,4 +146,5 @@ class ReplayReport:
 
 def _bytes(record: DecisionRecord, names: tuple[str, ...]) -> bytes:
     known = record.__struct_fields__
-    return msgspec.json.encode({name: getattr(record, name) for name in names if name in known})
+    values = {name: getattr(record, name) for name in names if name in known}
+    return msgspec.json.encode({name: value for name, value in values.items() if value is not msgspec.UNSET})

@@ -11,7 +11,9 @@ from fraud_platform.monitor import (
     Decisions,
     DriftReport,
     DriftThresholds,
+    LoggedDecisions,
     Performance,
+    declines,
     delayed_performance,
     drift,
     psi,
@@ -172,3 +174,57 @@ def test_few_frauds_raise_nothing_and_silence_has_its_reason() -> None:
     assert retrain_signal(few, None, 0, NOW, DAY).reasons == (
         "10 recent decisions; 500 are needed to see drift",
     )
+
+
+def logged(*rows: tuple[str, int, float, str, float, bool]) -> LoggedDecisions:
+    """As `decisions`, with propensity and whether it was explored; each is another person's."""
+    plain = decisions(*[row[:4] for row in rows])
+    n = len(rows)
+    return LoggedDecisions(
+        **vars(plain),
+        tier=np.full(n, "model", dtype=object),
+        decided_by=np.full(n, "policy", dtype=object),
+        price=np.full(n, "missed_fraud", dtype=object),
+        propensity=np.array([row[4] for row in rows]),
+        is_explored=np.array([row[5] for row in rows]),
+        person=np.arange(n),
+    )
+
+
+DECLINED = logged(
+    ("explored_fraud", 40, 0.9, "approve", 0.5, True),
+    ("explored_good", 40, 0.9, "approve", 0.5, True),
+    ("declined", 40, 0.9, "decline", 0.5, False),
+    ("certain", 40, 0.9, "decline", 1.0, False),
+    ("missed", 40, 0.1, "approve", 1.0, False),
+    ("good", 40, 0.1, "step_up", 1.0, False),
+    ("young", 5, 0.9, "decline", 0.5, False),
+)
+
+
+def test_mature_declines_are_judged_by_those_that_were_explored() -> None:
+    """A label on one that was declined says nothing: it is not among the outcomes."""
+    known = [fraud("explored_fraud"), fraud("missed"), fraud("declined"), fraud("young")]
+    found = declines(DECLINED, known, RULE, NOW, load_policy())
+    assert found is not None
+    assert (found.declined, found.explored, found.supported) == (4, 2, 0.75)
+    assert found.estimates["self_normalised"]["precision"].value == 0.5
+    robust = found.estimates["doubly_robust"]
+    assert robust["precision"].value == pytest.approx((4 * 0.9 + 2 * (0.1 - 0.9)) / 4)
+    assert robust["recall"].value == pytest.approx(2.0 / 3.0)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("tier", "rules"), ("decided_by", "rule"), ("price", "capacity")], ids=str
+)
+def test_what_model_and_policy_did_not_decide_alone_is_left_out(column: str, value: str) -> None:
+    other = getattr(DECLINED, column).copy()
+    other[0] = value
+    found = declines(replace(DECLINED, **{column: other}), [], RULE, NOW, load_policy())
+    assert found is not None
+    assert (found.declined, found.explored) == (3, 1)
+
+
+def test_without_a_mature_decline_there_is_nothing_to_judge() -> None:
+    early = replace(DECLINED, event_time=np.full(7, NOW))
+    assert declines(early, [], RULE, NOW, load_policy()) is None

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fraud_platform.errors import SettingsError
-from fraud_platform.policy import PRICES, Fallback, Policy, load_policy, load_policy_text
+from fraud_platform.policy import PRICES, Exploration, Fallback, Policy, load_policy, load_policy_text
 from fraud_platform.schema import ACTIONS
 
 POLICY = load_policy()
@@ -150,8 +150,40 @@ def test_an_impossible_probability_is_never_an_approval(probability: float) -> N
         (("reviews_per_hour: null", "reviews_per_hour: true"), "reviews_per_hour=True"),
         (("fallback:", "fallbacks:"), r"\['fallback', 'fallbacks'\]"),
         (("version: 2", "version: 1"), "version 1"),
+        (("share: 0 ", "share: 1 "), r"share=1\.0: is a share, from 0 to below 1"),
+        (("share: 0 ", "share: -0.1 "), r"share=-0\.1"),
+        (("share: 0 ", "part: 0 "), r"exploration \['part', 'share'\]"),
+        (("seed: 0 ", "seed: 0.5 "), r"seed=0\.5: must be a whole number"),
+        (("amount_max: 1000", "amount_max: null"), "amount_max=None: must be a finite number"),
+        (("loss_per_day: 500", "loss_per_day: .inf"), "loss_per_day=inf"),
+        (("exploration:", "explorations:"), r"\['explorations'\]"),
     ],
 )
 def test_a_wrong_policy_file_names_what_is_wrong(change: tuple[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         Policy.from_yaml(load_policy_text().replace(*change))
+
+
+def test_exploration_is_off_in_the_platform_s_own_policy_and_in_one_that_does_not_name_it() -> None:
+    text = load_policy_text()
+    older = text[: text.index("# What is declined has no outcome")]
+    assert Policy.from_yaml(older).exploration == Exploration()
+    assert not Policy.from_yaml(older).exploration.is_on
+    assert POLICY.exploration == Exploration(0.0, 0, 500.0, 1000.0)
+    assert replace(POLICY, exploration=Exploration()) == Policy.from_yaml(older)
+    on = Policy.from_yaml(text.replace("share: 0 ", "share: 0.02 ").replace("seed: 0 ", "seed: 7 "))
+    assert on.exploration == Exploration(0.02, 7, 500.0, 1000.0)
+    assert on.exploration.is_on
+
+
+@pytest.mark.parametrize(
+    "change", [("loss_per_day: 500", "loss_per_day: 0"), ("amount_max: 1000", "amount_max: 0")]
+)
+def test_a_share_that_could_never_explore_is_refused(change: tuple[str, str]) -> None:
+    """Off, the limits may be what they like; on, a limit of 0 would be a share that does nothing."""
+    text = load_policy_text().replace(*change)
+    assert not Policy.from_yaml(text).exploration.is_on
+    with pytest.raises(
+        SettingsError, match=f"share=0.1 with {change[0].split(':')[0]}=0: nothing could ever"
+    ):
+        Policy.from_yaml(text.replace("share: 0 ", "share: 0.1 "))
