@@ -400,7 +400,7 @@ def test_a_sweep_forgets_what_no_event_needs_and_nothing_else(stores: Stores, ki
         oracle.learn(report("t3", NOW + 5 * HOUR))
         store.sweep(NOW + 2 * DAY)
         assert log_entries(store) > 0
-        moment = NOW + 2 * DAY + 30 * DAY + 2 * LATENESS_MS
+        moment = NOW + 2 * DAY + store.engine.retention_ms + LATENESS_MS
         while store.sweep(moment):
             moment += LATENESS_MS
         assert log_entries(store) == 0

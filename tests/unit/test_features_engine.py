@@ -19,7 +19,7 @@ from fraud_platform.features.contract import FeatureContract, load_contract
 from fraud_platform.features.engine import LATENESS_MS
 from fraud_platform.schema import LabelEvent, Transaction
 from tests.oracle import DAY, HOUR, Oracle, Vector, require_equal
-from tests.worlds import CONTRACT, FIELDS, MOMENTS, NOW, OUTCOMES, WINDOWS, report, transaction
+from tests.worlds import CONTRACT, FIELDS, MOMENTS, NOW, OUTCOMES, report, transaction
 
 
 def named(vector: Vector) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def test_slightly_late_events_on_one_hot_key(arrivals: list[tuple[int, int]], ra
 def test_a_window_reaches_back_to_exactly_its_length(
     store: LmdbStore, window: str, offset: int, is_inside: bool
 ) -> None:
-    width = dict(zip(("1h", "24h", "7d", "30d"), WINDOWS, strict=True))[window]
+    width = CONTRACT.features[CONTRACT.index(f"card_txn_count_{window}")].reach_ms
     store.observe(transaction("a", NOW - width + offset))
     found = named(store.observe(transaction("b", NOW)).vector)
     assert found[f"card_txn_count_{window}"] == float(is_inside)
