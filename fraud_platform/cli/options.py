@@ -23,6 +23,8 @@ AsOfOption = Annotated[
     ),
 ]
 
+RowsMax = Annotated[int, typer.Option(help="Legitimate rows that teach at the most, in each fold")]
+
 
 def settings_of(dataset: str | None, source: Path | None) -> Settings:
     """The environment's settings, overridden by what the command line names."""

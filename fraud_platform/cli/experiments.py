@@ -1,0 +1,121 @@
+"""`benchmark imbalance`, `benchmark blend` and `search`: experiments on folds, as tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from fraud_platform.cli.instance import console, prepare_environment, run_job
+from fraud_platform.cli.loop import require_source
+from fraud_platform.settings import Settings
+
+if TYPE_CHECKING:
+    from fraud_platform.defs.platform import Platform
+    from fraud_platform.evaluate import Interval
+    from fraud_platform.learning.contest import Standing
+
+HEADER = (
+    "way",
+    "rows",
+    "share",
+    "AP",
+    "AUC",
+    "CP@100",
+    "cost",
+    "saved against the first",
+    "calibration error",
+    "uncalibrated",
+    "seconds",
+)
+
+
+def show_imbalance(settings: Settings, **options: Any) -> None:
+    from fraud_platform.defs.imbalance import ImbalanceConfig, imbalance_contest
+
+    with _experiment(settings, "ways to treat imbalance") as (platform, report):
+        found = imbalance_contest(platform, ImbalanceConfig(**options), report)
+    _show("on the validation folds", found.validation)
+    _show("on the test folds", found.test)
+    _say(found.explain())
+
+
+def show_blend(settings: Settings, **options: Any) -> None:
+    from fraud_platform.defs.blend import BlendConfig, blending
+
+    with _experiment(settings, "a second learner") as (platform, report):
+        found = blending(platform, BlendConfig(**options), report)
+    _show("on the validation folds", found.contest.validation)
+    _show("on the test folds", found.contest.test)
+    times = Table("way", "median ms a row", "p99 ms a row")
+    for one in found.latencies:
+        times.add_row(one.way, f"{one.p50_ms:.3f}", f"{one.p99_ms:.3f}")
+    console.print(times)
+    _say(found.reasons())
+
+
+def show_search(settings: Settings, **options: Any) -> None:
+    from fraud_platform.defs.search import SearchConfig, searched, trial_record
+
+    with _experiment(settings, "trials") as (platform, report):
+        found, trials = searched(platform, SearchConfig(**options), report)
+    records = [trial_record(trial) for trial in trials]
+    shown = Table(*records[0])
+    for record in records:
+        shown.add_row(*(one if isinstance(one, str) else f"{one:.4g}" for one in record.values()))
+    console.print(shown)
+    if found.test:
+        _show("on the test folds", found.test)
+    _say(found.explain())
+    console.print(
+        f"kept in {settings.search}; fraud-platform run --use-search trains with the best", soft_wrap=True
+    )
+
+
+@contextmanager
+def _experiment(settings: Settings, title: str) -> Iterator[tuple[Platform, Callable[[str], None]]]:
+    """The platform with its training set, which is built where it is not there, and a line of progress."""
+    from fraud_platform.adapters.duckdb_history import TRAINING_SET
+    from fraud_platform.definitions import build_defs
+    from fraud_platform.defs.platform import Platform
+
+    started = time.perf_counter()
+    platform = Platform(settings)
+    if not platform.warehouse.exists(TRAINING_SET):
+        require_source(platform)
+        prepare_environment(settings)
+        run_job(build_defs(settings), "teaching")
+    with console.status(title) as status:
+        yield platform, status.update if console.is_terminal else console.print
+    console.print(f"{time.perf_counter() - started:.0f} s")
+
+
+def _show(title: str, found: Sequence[Standing]) -> None:
+    shown = Table(*HEADER, title=title)
+    for one in found:
+        shown.add_row(
+            one.way,
+            f"{one.rows:,.0f}",
+            f"{one.share:.1%}",
+            f"{one.average_precision:.3f}",
+            f"{one.auc:.3f}",
+            f"{one.card_precision:.3f}",
+            f"{one.cost.estimate:,.1f}",
+            _money(one.saved),
+            f"{one.calibration_error:.5f}",
+            f"{one.raw_calibration_error:.5f}",
+            f"{one.seconds:.1f}",
+        )
+    console.print(shown)
+
+
+def _money(value: Interval) -> str:
+    return f"{value.estimate:,.1f} ({value.low:,.1f} to {value.high:,.1f})"
+
+
+def _say(sentences: Sequence[str]) -> None:
+    for line in sentences:
+        console.print(line, soft_wrap=True)

@@ -1,0 +1,25 @@
+"""The libraries of the extra `learning`, loaded when an experiment first needs them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from fraud_platform.errors import SettingsError
+
+PACKAGES = {"imblearn": "imbalanced-learn", "optuna": "optuna", "xgboost": "xgboost-cpu"}
+"""Module to the package that brings it."""
+
+
+def load_extra(module: str) -> Any:
+    """The module, such as "imblearn.combine". SettingsError names the extra where its package is missing."""
+    root = module.split(".")[0]
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != root:
+            raise
+        raise SettingsError(
+            f"package {PACKAGES[root]!r} is not installed, and this experiment needs it: install the extra "
+            "with pip install 'fraud-platform[learning]'"
+        ) from error
