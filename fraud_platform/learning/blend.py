@@ -90,8 +90,8 @@ class Blending:
             f"chosen on the validation folds: {self.second}",
             f"on the test folds it saves {said(self._tested.saved)} per 1,000 transactions against LightGBM "
             f"alone: {money}",
-            f"scoring a row takes {self._latency.p99_ms:.3f} ms at the 99th percentile, {timely} the budget of "
-            f"{self.budget_ms:g} ms",
+            f"scoring a row takes {self._latency.p99_ms:.3f} ms at the 99th percentile, {timely} the "
+            f"budget of {self.budget_ms:g} ms",
             f"{self.second} is worth serving: a bundle would have to carry both models"
             if self.is_kept
             else "LightGBM alone stays",
@@ -131,7 +131,7 @@ def blend_bakeoff(
     resamples: int = RESAMPLES,
     report: Report = lambda message: None,
 ) -> Blending:
-    """LightGBM, XGBoost and their blends on the validation folds; on the test folds, both and the best blend.
+    """LightGBM, XGBoost and their blends on validation folds; on test folds, both learners and the best.
 
     Everything is learned from the same rows, and calibrated on the same held-out rows. load: how the service
     scores a row by LightGBM. SettingsError without the extra `learning`.
@@ -161,7 +161,7 @@ def blend_bakeoff(
 
 
 def mixed(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
-    """Two scores from 0 to 1, each (n,), as one: the mean of their log-odds; `weight` is the second's part."""
+    """Two scores from 0 to 1, (n,) each, as one: the mean of their log-odds; `weight` is the second's."""
     margin = (1.0 - weight) * _log_odds(first) + weight * _log_odds(second)
     return 1.0 / (1.0 + np.exp(-margin))
 

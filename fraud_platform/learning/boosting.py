@@ -76,10 +76,16 @@ def with_odds_of(rows: Taught, other: Taught) -> Taught:
 
 
 def _focal_objective(margin: np.ndarray, rows: Any) -> tuple[np.ndarray, np.ndarray]:
-    is_fraud, weight = rows.get_label() > 0.5, rows.get_weight()
+    is_fraud, weight = rows.get_label() > 0.5, _weight(rows)
     return weight * focal_gradient(margin, is_fraud), weight * focal_curvature(margin, is_fraud)
 
 
 def _focal_metric(margin: np.ndarray, rows: Any) -> tuple[str, float, bool]:
     loss = focal_loss(margin, rows.get_label() > 0.5)
-    return "focal_loss", float(np.average(loss, weights=rows.get_weight())), False
+    return "focal_loss", float(np.average(loss, weights=_weight(rows))), False
+
+
+def _weight(rows: Any) -> np.ndarray:
+    """(n,); LightGBM keeps no weights that are all 1."""
+    weight = rows.get_weight()
+    return np.ones(rows.num_data()) if weight is None else np.asarray(weight, dtype=np.float64)

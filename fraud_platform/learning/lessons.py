@@ -56,7 +56,7 @@ class Lesson:
     share: float
 
     def drawn(self, share: float, seed: int) -> tuple[Rows, float]:
-        """All frauds and `share` of the train part's legitimate rows, or all that there are, and the share."""
+        """All frauds and `share` of the train part's legitimate rows, or all there are, and the share."""
         if share >= self.share:
             return self.learn, self.share
         rows = self.learn
@@ -102,7 +102,7 @@ def _of(frame: pd.DataFrame, fold: Fold, part: Part, name: str, frauds_min: int 
     if frauds < frauds_min or frauds == len(rows):
         raise TrainingError(
             f"{fold}: the {name} part ({part}) has {len(rows):,} rows and {frauds} frauds; at least "
-            f"{frauds_min} frauds and some legitimate rows are needed: give more history, or fewer, longer folds"
+            f"{frauds_min} frauds and some legitimate rows are needed: give more history or longer folds"
         )
     return rows.sort_values(["event_time", "transaction_id"], kind="stable")
 

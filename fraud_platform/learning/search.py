@@ -111,7 +111,7 @@ class Found:
         """Sentences for people."""
         found = next((one for one in self.test if one.way == FOUND), None)
         judged = (
-            f"on the test folds it saves {said(found.saved)} per {PER:,} transactions against the defaults"
+            f"on the test folds it saves {said(found.saved)} per {PER:,} against the defaults"
             if found
             else "the defaults are the best that was found"
         )
@@ -171,7 +171,7 @@ def judged_best(
     base: TrainParams | None = None,
     resamples: int = RESAMPLES,
 ) -> Found:
-    """The best trial beside the defaults on lessons of test folds; these are skipped where the defaults won."""
+    """The best trial beside the defaults on lessons of test folds; none is read where the defaults won."""
     params, best = base or TrainParams(), best_of(found, metric)
     contenders = {DEFAULTS: params, FOUND: applied(params, best.params)}
     judged = (

@@ -35,7 +35,7 @@ class XgboostModel:
 def fit_xgboost(
     learn: Rows, held_out: Rows, share: float, contract: FeatureContract, params: TrainParams
 ) -> XgboostModel:
-    """Fit on `learn`, stop on `held_out`, whose legitimate rows weigh `share`: that is what `learn` has of them."""
+    """Fit on `learn`, stop on `held_out`, whose legitimate rows weigh the `share` that `learn` has."""
     xgboost = load_extra("xgboost")
     kinds = ["c" if feature.dtype == "category" else "q" for feature in contract.features]
 
