@@ -18,7 +18,7 @@ from rich.table import Table
 from fraud_platform.cli import rules
 from fraud_platform.cli.audit import audit
 from fraud_platform.cli.instance import console
-from fraud_platform.cli.options import AsOfOption, Dataset, RowsMax, Source, settings_of
+from fraud_platform.cli.options import AsOfOption, Dataset, Folds, RowsMax, Source, settings_of
 from fraud_platform.cli.replay import replay
 from fraud_platform.errors import FraudPlatformError
 from fraud_platform.settings import VAR_VARIABLE
@@ -78,6 +78,7 @@ def search(
     metric: Annotated[str, typer.Option(help="cost (money) or average_precision")] = "cost",
     seed: Annotated[int, typer.Option(help="The same seed makes the same trials")] = 7,
     rows_max: RowsMax = 60_000,
+    folds: Folds = 3,
 ) -> None:
     """Searches training parameters on validation folds, goes on where it ended, and judges on test folds."""
     from fraud_platform.cli.experiments import show_search
@@ -89,6 +90,7 @@ def search(
         metric=metric,
         seed=seed,
         rows_max=rows_max,
+        folds=folds,
     )
 
 
@@ -272,11 +274,13 @@ def benchmark_handbook(
 
 
 @benchmarks.command("imbalance")
-def benchmark_imbalance(dataset: Dataset = None, source: Source = None, rows_max: RowsMax = 60_000) -> None:
+def benchmark_imbalance(
+    dataset: Dataset = None, source: Source = None, rows_max: RowsMax = 60_000, folds: Folds = 3
+) -> None:
     """Ways to treat rare frauds on the same folds: ranking, money, calibration, time."""
     from fraud_platform.cli.experiments import show_imbalance
 
-    show_imbalance(settings_of(dataset, source), rows_max=rows_max)
+    show_imbalance(settings_of(dataset, source), rows_max=rows_max, folds=folds)
 
 
 @benchmarks.command("blend")
@@ -284,12 +288,13 @@ def benchmark_blend(
     dataset: Dataset = None,
     source: Source = None,
     rows_max: RowsMax = 60_000,
+    folds: Folds = 3,
     budget_ms: Annotated[float, typer.Option(help="What scoring one row may take (p99)")] = 1.0,
 ) -> None:
     """XGBoost beside LightGBM and the two blended: money, and the time to score one row."""
     from fraud_platform.cli.experiments import show_blend
 
-    show_blend(settings_of(dataset, source), rows_max=rows_max, latency_budget_ms=budget_ms)
+    show_blend(settings_of(dataset, source), rows_max=rows_max, folds=folds, latency_budget_ms=budget_ms)
 
 
 @keys.command("add")

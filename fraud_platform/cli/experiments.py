@@ -33,21 +33,22 @@ HEADER = (
 )
 
 
-def show_imbalance(settings: Settings, **options: Any) -> None:
+def show_imbalance(settings: Settings, folds: int, **options: Any) -> None:
+    """Every command here takes `folds` for both roles, and the options of its config by their names."""
     from fraud_platform.defs.imbalance import ImbalanceConfig, imbalance_contest
 
     with _experiment(settings, "ways to treat imbalance") as (platform, report):
-        found = imbalance_contest(platform, ImbalanceConfig(**options), report)
+        found = imbalance_contest(platform, ImbalanceConfig(**_both(folds), **options), report)
     _show("on the validation folds", found.validation)
     _show("on the test folds", found.test)
     _say(found.explain())
 
 
-def show_blend(settings: Settings, **options: Any) -> None:
+def show_blend(settings: Settings, folds: int, **options: Any) -> None:
     from fraud_platform.defs.blend import BlendConfig, blending
 
     with _experiment(settings, "a second learner") as (platform, report):
-        found = blending(platform, BlendConfig(**options), report)
+        found = blending(platform, BlendConfig(**_both(folds), **options), report)
     _show("on the validation folds", found.contest.validation)
     _show("on the test folds", found.contest.test)
     times = Table("way", "median ms a row", "p99 ms a row")
@@ -57,11 +58,11 @@ def show_blend(settings: Settings, **options: Any) -> None:
     _say(found.reasons())
 
 
-def show_search(settings: Settings, **options: Any) -> None:
+def show_search(settings: Settings, folds: int, **options: Any) -> None:
     from fraud_platform.defs.search import SearchConfig, searched, trial_record
 
     with _experiment(settings, "trials") as (platform, report):
-        found, trials = searched(platform, SearchConfig(**options), report)
+        found, trials = searched(platform, SearchConfig(**_both(folds), **options), report)
     records = [trial_record(trial) for trial in trials]
     shown = Table(*records[0])
     for record in records:
@@ -91,6 +92,10 @@ def _experiment(settings: Settings, title: str) -> Iterator[tuple[Platform, Call
     with console.status(title) as status:
         yield platform, status.update if console.is_terminal else console.print
     console.print(f"{time.perf_counter() - started:.0f} s")
+
+
+def _both(folds: int) -> dict[str, int]:
+    return {"validation_folds": folds, "test_folds": folds}
 
 
 def _show(title: str, found: Sequence[Standing]) -> None:

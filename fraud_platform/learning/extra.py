@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +15,8 @@ PACKAGES = {"imblearn": "imbalanced-learn", "optuna": "optuna", "xgboost": "xgbo
 def load_extra(module: str) -> Any:
     """The module, such as "imblearn.combine". SettingsError names the extra where its package is missing."""
     root = module.split(".")[0]
+    # Threads of OpenMP that sleep instead of spinning; each library reads it when it is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return import_module(module)
     except ModuleNotFoundError as error:

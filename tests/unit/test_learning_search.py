@@ -1,4 +1,4 @@
-"""learning.search on a real journal: the same trials again, also after a kill, and what train makes of them."""
+"""learning.search on a real journal: the same trials again, also after a kill, and what train makes of it."""
 
 from __future__ import annotations
 
