@@ -112,10 +112,8 @@ LIGHTGBM_WAYS = (
     Way("class_weight", "a fraud weighs what there are of legitimate rows for each fraud", class_weighted),
     Way("class_weight_cost", "class weights times the cost of the missed fraud", cost_weighted),
     Way("focal", "every row, focal loss", focal),
-    Way(
-        "undersampled_prior", "as shipped, and odds times the share kept before calibration", prior_corrected
-    ),
-    Way("undersampled_weighted", "as shipped, legitimate rows with the weight of those left out", prior_kept),
+    Way("prior_corrected", "as shipped, and odds times the share kept before calibration", prior_corrected),
+    Way("prior_kept", "as shipped, legitimate rows with the weight of those left out", prior_kept),
 )
 
 
