@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 HEADER = ("way", "rows", "share", "AP", "AUC", "CP@100", "cost", "saved", "ECE", "raw ECE", "s")
 LEGEND = (
-    "rows and share: that taught, of the legitimate ones; cost and saved (against the first way): major units "
-    "per 1,000 transactions, with 95 % intervals; ECE: expected calibration error; s: seconds a fold"
+    "rows and share: that taught, of the legitimate ones; cost and saved (against the first way): major "
+    "units per 1,000 transactions, with 95 % intervals; ECE: expected calibration error; s: seconds a fold"
 )
 
 
