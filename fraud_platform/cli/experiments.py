@@ -87,7 +87,7 @@ def _experiment(settings: Settings, title: str) -> Iterator[tuple[Platform, Call
     console.print(f"{time.perf_counter() - started:.0f} s")
 
 
-def _both(folds: int) -> dict[str, int]:
+def _both(folds: int) -> dict[str, Any]:
     return {"validation_folds": folds, "test_folds": folds}
 
 
