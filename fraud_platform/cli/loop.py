@@ -63,12 +63,16 @@ def run_loop(
     settings: Settings, as_of: str, approve_by: str, reason: str, use_search: bool = False
 ) -> dict[str, JobReport]:
     """Learns, and where a name is given approves what passed its gate and packages it."""
+    from fraud_platform.adapters.optuna import read_best
     from fraud_platform.defs.as_of import parse_as_of
     from fraud_platform.defs.platform import Platform
+    from fraud_platform.train import TrainParams
 
     started = time.perf_counter()
     parse_as_of(as_of)
     require_source(Platform(settings))
+    if use_search:
+        read_best(settings.search, TrainParams())
     reports = {"learning": learn(settings, as_of, use_search=use_search)}
     show_learning(reports["learning"])
     if approve_by:

@@ -41,6 +41,11 @@ class Experiment:
 
     def __init__(self, platform: Platform, config: FoldConfig) -> None:
         """TrainingError where the history is too short, SourceError where there is no training set yet."""
+        for name in ("validation_folds", "test_folds"):
+            if getattr(config, name) < 1:
+                raise TrainingError(
+                    f"{name}={getattr(config, name)}: must be 1 or more; some choose, later ones judge"
+                )
         self.platform, self.config = platform, config
         self.frame: pd.DataFrame = platform.warehouse.frame(f"select * from {TRAINING_SET}")
         if self.frame.empty:

@@ -153,8 +153,9 @@ def blend_bakeoff(
             learning = sum(spent for spent, part in zip(pair.seconds, _parts(way), strict=True) if part)
             judged[lesson.fold.role].append(replace(one, seconds=one.seconds + learning))
         report(f"{lesson.fold}: learned twice in {sum(pair.seconds):.1f} s")
+    tested = standings(judged["test"], LIGHTGBM, resamples)
     return Blending(
-        Contest(LIGHTGBM, cheapest(found), found, standings(judged["test"], LIGHTGBM, resamples)),
+        Contest(LIGHTGBM, cheapest(found), found, tested),
         latencies(one_row_scorers(pair, load, competing), lesson.assessed.matrix),
         budget_ms,
     )

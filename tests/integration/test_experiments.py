@@ -133,6 +133,8 @@ def _run(platform: Platform, *arguments: str) -> tuple[int, str]:
     [
         (("search", "--metric", "profit"), "metric 'profit' must be one of cost, average_precision"),
         (("search", "--trials", "0"), "trials=0: must be above 0"),
+        (("search", "--folds", "0"), "2"),
+        (("run", "--dataset", "handbook", "--source", "/", "--use-search"), "there is no search result at"),
         (("benchmark", "imbalance", "--rows-max", "0"), "rows_max=0: must be 1 or more"),
     ],
     ids=lambda value: value[-1] if isinstance(value, tuple) else "",
