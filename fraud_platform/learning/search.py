@@ -110,11 +110,11 @@ class Found:
     def explain(self) -> tuple[str, ...]:
         """Sentences for people."""
         found = next((one for one in self.test if one.way == FOUND), None)
-        judged = (
-            f"on the test folds it saves {said(found.saved)} per {PER:,} against the defaults"
-            if found
-            else "the defaults are the best that was found"
-        )
+        judged = "the defaults are the best that was found"
+        if found:
+            is_certain = "for certain" if found.saved.low > 0.0 else "not for certain"
+            saved = f"{said(found.saved)} per {PER:,} transactions"
+            judged = f"on the test folds it saves {saved} against the defaults: {is_certain}"
         return (
             f"{self.trials} trials on the validation folds, by {self.metric}; {self.pruned} were pruned",
             f"best {self.value:.6g}, defaults {self.default_value:.6g}",
