@@ -38,3 +38,10 @@ class Filled:
         for place in self.categories:
             out[:, place] = np.nan_to_num(matrix[:, place], nan=-1.0)
         return out
+
+    def with_unknown(self, filled: np.ndarray) -> np.ndarray:
+        """Filled rows (n, k) as LightGBM reads them: an unknown category is NaN again."""
+        out = filled.copy()
+        for place in self.categories:
+            out[out[:, place] < 0, place] = np.nan
+        return out

@@ -46,9 +46,14 @@ def smote_tomek(lesson: Lesson, params: TrainParams, policy: Policy) -> Learned:
         made, is_fraud = _made_up(filled, rows.is_fraud, fill.categories, params.seed)
     kept = _without_links(made, is_fraud, fill.categories)
     made, is_fraud = made[kept], is_fraud[kept]
-    held_out = Taught(fill(lesson.held_out.matrix), lesson.held_out.is_fraud, np.ones(len(lesson.held_out)))
-    score = boost(Taught(made, is_fraud, np.ones(len(made))), held_out, lesson.contract, params)
-    return Learned(lambda matrix: score(fill(matrix)), len(made), int(is_fraud.sum()), share)
+
+    def read(matrix: np.ndarray) -> np.ndarray:
+        return fill.with_unknown(fill(matrix))
+
+    held_out = Taught(read(lesson.held_out.matrix), lesson.held_out.is_fraud, np.ones(len(lesson.held_out)))
+    taught = Taught(fill.with_unknown(made), is_fraud, np.ones(len(made)))
+    score = boost(taught, held_out, lesson.contract, params)
+    return Learned(lambda matrix: score(read(matrix)), len(made), int(is_fraud.sum()), share)
 
 
 def balanced_bagging(lesson: Lesson, params: TrainParams, policy: Policy) -> Learned:
