@@ -81,6 +81,11 @@ class Settings:
         return self.home / "candidates"
 
     @property
+    def search(self) -> Path:
+        """Studies of the search for training parameters, and the best that it found."""
+        return self.home / "search"
+
+    @property
     def bundles(self) -> Path:
         return self.home / "bundles"
 

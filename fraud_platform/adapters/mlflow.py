@@ -136,6 +136,10 @@ class ModelRegistry:
             self._connected = mlflow.MlflowClient(self.tracking_uri, self.tracking_uri)
         return self._connected
 
+    def experiment(self) -> tuple[MlflowClient, str]:
+        """The client, and the id of the experiment."""
+        return self._client, self._experiment_id()
+
     def _experiment_id(self) -> str:
         """The experiment's id; its artifacts must not fall into the working directory."""
         known = self._client.get_experiment_by_name(self.name)
@@ -151,7 +155,7 @@ class ModelRegistry:
         if begun:
             run_id = begun[0].info.run_id
         else:
-            tags = {"fingerprint": candidate.fingerprint}
+            tags = {"fingerprint": candidate.fingerprint, "params_source": candidate.log.params_source}
             name = candidate.fingerprint[:12]
             run_id = self._client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
         for key, value in (asdict(candidate.params) | _log_params(candidate)).items():

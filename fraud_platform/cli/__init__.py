@@ -18,7 +18,7 @@ from rich.table import Table
 from fraud_platform.cli import rules
 from fraud_platform.cli.audit import audit
 from fraud_platform.cli.instance import console
-from fraud_platform.cli.options import AsOfOption, Dataset, Source, settings_of
+from fraud_platform.cli.options import AsOfOption, Dataset, Folds, RowsMax, Source, settings_of
 from fraud_platform.cli.replay import replay
 from fraud_platform.errors import FraudPlatformError
 from fraud_platform.settings import VAR_VARIABLE
@@ -59,11 +59,39 @@ def run(
         str, typer.Option(help="Approve what passes its gate in this name, and package it")
     ] = "",
     reason: Annotated[str, typer.Option(help="Why it is approved")] = "approved with the run",
+    use_search: Annotated[
+        bool, typer.Option(help="Train with the best parameters of the last search")
+    ] = False,
 ) -> None:
     """The whole loop: ingest, features, labels, train, evaluate, register (and approve, package)."""
     from fraud_platform.cli.loop import run_loop
 
-    run_loop(settings_of(dataset, source), as_of, approve_by, reason)
+    run_loop(settings_of(dataset, source), as_of, approve_by, reason, use_search)
+
+
+@app.command()
+def search(
+    dataset: Dataset = None,
+    source: Source = None,
+    trials: Annotated[int, typer.Option(help="Trials that the study is to have, earlier ones included")] = 50,
+    minutes: Annotated[float, typer.Option(help="What this run may take")] = 10.0,
+    metric: Annotated[str, typer.Option(help="cost (money) or average_precision")] = "cost",
+    seed: Annotated[int, typer.Option(help="The same seed makes the same trials")] = 7,
+    rows_max: RowsMax = 60_000,
+    folds: Folds = 3,
+) -> None:
+    """Searches training parameters on validation folds, goes on where it ended, and judges on test folds."""
+    from fraud_platform.cli.experiments import show_search
+
+    show_search(
+        settings_of(dataset, source),
+        trials=trials,
+        minutes=minutes,
+        metric=metric,
+        seed=seed,
+        rows_max=rows_max,
+        folds=folds,
+    )
 
 
 @app.command()
@@ -243,6 +271,30 @@ def benchmark_handbook(
     from fraud_platform.cli.handbook import benchmark
 
     benchmark(settings_of("handbook", data))
+
+
+@benchmarks.command("imbalance")
+def benchmark_imbalance(
+    dataset: Dataset = None, source: Source = None, rows_max: RowsMax = 60_000, folds: Folds = 3
+) -> None:
+    """Ways to treat rare frauds on the same folds: ranking, money, calibration, time."""
+    from fraud_platform.cli.experiments import show_imbalance
+
+    show_imbalance(settings_of(dataset, source), rows_max=rows_max, folds=folds)
+
+
+@benchmarks.command("blend")
+def benchmark_blend(
+    dataset: Dataset = None,
+    source: Source = None,
+    rows_max: RowsMax = 60_000,
+    folds: Folds = 3,
+    budget_ms: Annotated[float, typer.Option(help="What scoring one row may take (p99)")] = 1.0,
+) -> None:
+    """XGBoost beside LightGBM and the two blended: money, and the time to score one row."""
+    from fraud_platform.cli.experiments import show_blend
+
+    show_blend(settings_of(dataset, source), rows_max=rows_max, folds=folds, latency_budget_ms=budget_ms)
 
 
 @keys.command("add")

@@ -21,7 +21,9 @@ SHOWN_CHECKS = ("raw_transactions", "raw_labels", "parity", "training_set", "gat
 COUNTS = ("rows_in", "canonical", "duplicates", "quarantined", "dagster/row_count")
 
 
-def learn(settings: Settings, as_of: str = "", world_transactions: int = 0) -> JobReport:
+def learn(
+    settings: Settings, as_of: str = "", world_transactions: int = 0, use_search: bool = False
+) -> JobReport:
     """From files to a judged and registered version."""
     from fraud_platform.definitions import build_defs
     from fraud_platform.defs.as_of import TRAINING_STEP
@@ -30,6 +32,8 @@ def learn(settings: Settings, as_of: str = "", world_transactions: int = 0) -> J
     ops: dict[str, Any] = {}
     if as_of:
         ops[TRAINING_STEP] = {"config": {"as_of": as_of}}
+    if use_search:
+        ops["train__candidate"] = {"config": {"use_search": True}}
     if world_transactions:
         ops["simulate__world"] = {"config": {"transactions": world_transactions}}
     return run_job(build_defs(settings), "learning", {"ops": ops} if ops else None)
@@ -55,15 +59,21 @@ def package(settings: Settings) -> JobReport:
     return run_job(build_defs(settings), "packaging")
 
 
-def run_loop(settings: Settings, as_of: str, approve_by: str, reason: str) -> dict[str, JobReport]:
+def run_loop(
+    settings: Settings, as_of: str, approve_by: str, reason: str, use_search: bool = False
+) -> dict[str, JobReport]:
     """Learns, and where a name is given approves what passed its gate and packages it."""
+    from fraud_platform.adapters.optuna import read_best
     from fraud_platform.defs.as_of import parse_as_of
     from fraud_platform.defs.platform import Platform
+    from fraud_platform.train import TrainParams
 
     started = time.perf_counter()
     parse_as_of(as_of)
     require_source(Platform(settings))
-    reports = {"learning": learn(settings, as_of)}
+    if use_search:
+        read_best(settings.search, TrainParams())
+    reports = {"learning": learn(settings, as_of, use_search=use_search)}
     show_learning(reports["learning"])
     if approve_by:
         version = str(reports["learning"].assets["register/model_version"]["version"])

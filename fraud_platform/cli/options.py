@@ -23,6 +23,9 @@ AsOfOption = Annotated[
     ),
 ]
 
+RowsMax = Annotated[int, typer.Option(help="Legitimate rows that teach at the most, in each fold")]
+Folds = Annotated[int, typer.Option(min=1, help="Weeks that choose, and as many later ones that judge")]
+
 
 def settings_of(dataset: str | None, source: Path | None) -> Settings:
     """The environment's settings, overridden by what the command line names."""

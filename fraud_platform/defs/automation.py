@@ -68,6 +68,13 @@ building = dg.define_asset_job(
     .without_checks(),
     description="From files to the features alone",
 )
+teaching = dg.define_asset_job(
+    "teaching",
+    selection=dg.AssetSelection.assets(["training", "training_set"])
+    .upstream()
+    .required_multi_asset_neighbors(),
+    description="From files to the training set, which experiments read",
+)
 packaging = dg.define_asset_job(
     "packaging",
     selection=dg.AssetSelection.groups("package"),
@@ -85,7 +92,7 @@ going_live = dg.define_asset_job(
     description="The service's store made anew beside the running one, and put in its place",
 )
 
-JOBS = (building, learning, packaging, going_live, monitoring)
+JOBS = (building, teaching, learning, packaging, going_live, monitoring)
 
 nightly = dg.ScheduleDefinition(
     name="nightly_retraining",

@@ -1,25 +1,40 @@
 """A candidate from the training set."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import dagster as dg
 
 from fraud_platform.adapters.candidates import write_candidate
 from fraud_platform.adapters.duckdb_history import TRAINING_SET
+from fraud_platform.adapters.optuna import read_best
 from fraud_platform.defs.ingest import POOL
 from fraud_platform.defs.platform import Platform
 from fraud_platform.schema import MILLISECONDS_PER_DAY
-from fraud_platform.train import Split, TrainParams, train
+from fraud_platform.train import DEFAULT_PARAMS, Split, TrainParams, train
 
 
 class TrainConfig(dg.Config):
-    """Overrides of the model's defaults; 0 keeps a default."""
+    """Overrides of the model's defaults; 0 keeps a default.
 
+    use_search: begin with the best parameters of the last `learning/search` instead of the defaults.
+    """
+
+    use_search: bool = False
     rounds_max: int = 0
     num_leaves: int = 0
     learning_rate: float = 0.0
     legit_share: float = 0.0
 
-    def params(self) -> TrainParams:
-        return TrainParams(**{name: value for name, value in self.model_dump().items() if value})
+    def params(self, searched: Path) -> tuple[TrainParams, str]:
+        """The parameters and their source. SettingsError where a search is to be used and there was none."""
+        base, source = TrainParams(), DEFAULT_PARAMS
+        if self.use_search:
+            base, source = read_best(searched, base)
+        own = {name: value for name, value in self.model_dump(exclude={"use_search"}).items() if value}
+        if own:
+            source += f"; given for this run: {', '.join(f'{name}={value}' for name, value in own.items())}"
+        return replace(base, **own), source
 
 
 @dg.asset(
@@ -44,7 +59,8 @@ def candidate(
         test_days=rule.split.test_days,
     )
     is_known = {path.name for path in platform.settings.candidates.glob("*")}
-    trained = train(frame, platform.contract, split, config.params(), report=context.log.info)
+    params, source = config.params(platform.settings.search)
+    trained = train(frame, platform.contract, split, params, context.log.info, source)
     folder = write_candidate(trained, platform.settings.candidates)
     return dg.MaterializeResult(
         metadata={
@@ -55,6 +71,7 @@ def candidate(
             "validation": f"{split.validation}: {trained.log.validation.rows:,} rows, "
             f"{trained.log.validation.frauds:,} frauds",
             "test": str(split.test),
+            "params_source": trained.log.params_source,
             "rounds": trained.log.rounds,
             "validation_average_precision": trained.log.validation_average_precision,
             "unchanged": trained.fingerprint in is_known,

@@ -7,11 +7,12 @@ Does not belong here: metrics and money (`evaluate`), whether a candidate may sh
 
 from fraud_platform.train.baseline import LogisticBaseline
 from fraud_platform.train.booster import Booster, TrainParams, fit_booster, sample_rows
-from fraud_platform.train.candidate import Candidate, PartLog, TrainLog, columns_of
+from fraud_platform.train.candidate import DEFAULT_PARAMS, Candidate, PartLog, TrainLog, columns_of
 from fraud_platform.train.run import train
 from fraud_platform.train.split import Part, Split
 
 __all__ = [
+    "DEFAULT_PARAMS",
     "Booster",
     "Candidate",
     "LogisticBaseline",

@@ -25,6 +25,7 @@ CALIBRATOR_FILE, ENCODER_FILE = "calibrator.json", "encoder.json"
 CONTRACT_FILE, BASELINE_FILE = "contract.json", "baseline.json"
 FILES = (MODEL_FILE, LOG_FILE, CALIBRATOR_FILE, ENCODER_FILE, CONTRACT_FILE, BASELINE_FILE)
 FILE_VERSION = 1
+DEFAULT_PARAMS = "the platform's defaults"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class PartLog:
 
 @dataclass(frozen=True)
 class TrainLog:
-    """`teaching_rows`: the rows of the train part drawn to teach; `seconds` is left out of equality."""
+    """`teaching_rows`: the rows of the train part drawn to teach; `params_source`: where the parameters come
+    from, as a sentence. It and `seconds` are left out of equality."""
 
     train: PartLog
     validation: PartLog
@@ -47,6 +49,7 @@ class TrainLog:
     rounds: int
     validation_average_precision: float
     seconds: float = field(compare=False)
+    params_source: str = field(default=DEFAULT_PARAMS, compare=False)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,14 @@ from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.encoding import CategoryEncoder
 from fraud_platform.train.baseline import fit_logistic
 from fraud_platform.train.booster import TrainParams, fit_booster, row_weights, sample_rows
-from fraud_platform.train.candidate import Candidate, PartLog, TrainLog, columns_of, fingerprint_of
+from fraud_platform.train.candidate import (
+    DEFAULT_PARAMS,
+    Candidate,
+    PartLog,
+    TrainLog,
+    columns_of,
+    fingerprint_of,
+)
 from fraud_platform.train.split import Part, Split
 
 FRAUDS_MIN = 10
@@ -40,11 +47,13 @@ def train(
     split: Split,
     params: TrainParams | None = None,
     report: Callable[[str], None] = lambda message: None,
+    params_source: str = DEFAULT_PARAMS,
 ) -> Candidate:
     """Fit on the train part, stop and calibrate on the validation part; the test part is not looked at.
 
     training_set: mature rows with transaction_id, event_time (ms), is_fraud and every feature column.
-    The same rows in any order give the same candidate. TrainingError when a part cannot teach.
+    params_source: where the parameters come from, for the log. The same rows in any order give the same
+    candidate. TrainingError when a part cannot teach.
     """
     started = time.perf_counter()
     params = params or TrainParams()
@@ -71,6 +80,7 @@ def train(
         rounds=booster.best_iteration if booster.best_iteration > 0 else booster.num_trees(),
         validation_average_precision=float(average_precision_score(held_out.is_fraud, score)),
         seconds=time.perf_counter() - started,
+        params_source=params_source,
     )
     digest, version = _digest(encoder, learn, held_out), code_version()
     return Candidate(

@@ -23,11 +23,11 @@ STAGES = (
     "features",
     "train",
     "evaluate",
+    "learning",
     "register",
     "package",
     "serve",
     "monitor",
-    "learning",
 )
 MODELS = (
     "card",
@@ -58,6 +58,9 @@ ASSETS = {
     "evaluate/rungs",
     "learning/selective_labels",
     "learning/selective_retraining",
+    "learning/imbalance_bakeoff",
+    "learning/blend",
+    "learning/search",
     "register/model_version",
     "package/bundle",
     "package/bento",
