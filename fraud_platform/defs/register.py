@@ -5,6 +5,7 @@ import dagster as dg
 from fraud_platform.adapters.candidates import read_candidate
 from fraud_platform.defs.evaluate import evaluation_folder, read_evaluation
 from fraud_platform.defs.latest import latest_text
+from fraud_platform.defs.leakage import LEAKAGE
 from fraud_platform.defs.platform import Platform
 from fraud_platform.register import gate
 
@@ -13,7 +14,7 @@ from fraud_platform.register import gate
     specs=[
         dg.AssetSpec(
             ["register", "model_version"],
-            deps=[["evaluate", "evaluation"]],
+            deps=[["evaluate", "evaluation"], LEAKAGE],
             group_name="register",
             kinds={"mlflow"},
             owners=["team:fraud-ml"],
