@@ -1,4 +1,4 @@
-"""The future-row probe: builds features again without what came after a moment, and compares the rows before it.
+"""The future-row probe: builds features without what came after a moment, and compares the rows before it.
 
 Belongs here: the copy, dbt over it, the comparison. Does not belong here: what is made of a difference
 (evaluate/leakage.py). The exact tables are only read; the scratch warehouse is gone at the end.

@@ -185,7 +185,7 @@ def _copied(
 
 
 def build_copy(settings: Settings, mapping: Mapping, copy: Warehouse, tail_ms: int) -> None:
-    """Build the features of a scratch warehouse beside its file. Raises SourceError with dbt's own words where it fails."""
+    """Build the features of a scratch warehouse. Raises SourceError with dbt's own words where it fails."""
     folder = copy.path.parent
     told = dbt_vars(settings, mapping) | {
         "warehouse": str(copy.path),

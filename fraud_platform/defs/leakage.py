@@ -62,7 +62,7 @@ def _findings(platform: Platform, fingerprint: str) -> Iterator[Finding]:
     judged = read_evaluation(platform, fingerprint)
     test = mature_frame(platform.warehouse, candidate.split.test)
     yield feature_alarm(columns_of(test, candidate.contract), test["is_fraud"].to_numpy(dtype=bool))
-    yield score_alarm(judged.quality.average_precision, platform.mapping.average_precision_max)
+    yield score_alarm(judged.quality.average_precision, judged.frauds, platform.mapping.average_precision_max)
     training_set = platform.warehouse.frame(f"select * from {TRAINING_SET}")
     yield shuffled_alarm(training_set, candidate.contract, candidate.split, candidate.params)
     yield probe_future(platform.settings, platform.mapping, platform.contract)

@@ -22,6 +22,8 @@ FEATURE_AP_MAX = 0.5
 """No single input that was known in time came near these on any of the shipped datasets."""
 SCORE_AP_MAX = 0.97
 """Where the dataset's mapping states no limit of its own."""
+FRAUDS_MIN = 30
+"""With fewer, chance alone ranks too well; the gate takes no such evidence either."""
 SHUFFLED_ROUNDS = 30
 SHUFFLED_ERRORS = 4.0
 """How many standard errors an AUC of shuffled labels may lie from one half: chance does so once in 16,000."""
@@ -53,6 +55,8 @@ def feature_alarm(
     not look good by themselves.
     """
     fraud = _both_classes(is_fraud)
+    if fraud.sum() < FRAUDS_MIN:
+        return _too_few("feature", int(fraud.sum()))
     ranked = {name: _ranking(column, fraud) for name, column in columns.items()}
     quality = {name: _best(column, fraud) for name, column in ranked.items()}
     suspects = [name for name, (auc, ap) in quality.items() if auc > auc_max or ap > ap_max]
@@ -73,8 +77,10 @@ def feature_alarm(
     )
 
 
-def score_alarm(average_precision: float, ap_max: float | None = None) -> Finding:
+def score_alarm(average_precision: float, frauds: int, ap_max: float | None = None) -> Finding:
     """Is the candidate's average precision on its test rows beyond what the dataset can give?"""
+    if frauds < FRAUDS_MIN:
+        return _too_few("score", frauds)
     limit = SCORE_AP_MAX if ap_max is None else ap_max
     return Finding(
         "score",
@@ -130,6 +136,12 @@ def future_alarm(moment: str, rows: int, differing: Mapping[str, int]) -> Findin
         "future_rows",
         True,
         f"{rows:,} rows of before {moment} keep all {len(differing)} values without what came later",
+    )
+
+
+def _too_few(name: str, frauds: int) -> Finding:
+    return Finding(
+        name, True, f"{frauds} frauds are too few to tell a leak from chance; {FRAUDS_MIN} are needed"
     )
 
 

@@ -14,8 +14,8 @@ OTHER = "(all others)"
 SEGMENT_COLUMNS = ("channel", "category", "card_country", "merchant_country")
 AMOUNT_BANDS = (0.0, 10.0, 50.0, 200.0, 1_000.0, np.inf)
 AGE_COLUMNS = {"customer_age_seconds": "customer_age", "card_age_seconds": "card_age"}
-AGE_DAYS = (1, 7, 30)
-"""Bounds in days since it was first seen: a customer or a card is new below the first, old from the last on."""
+AGE_DAYS = (1, 7, 30, 90)
+"""Bounds in days since it was first seen: who is below the first is new, from the last on old."""
 _DAY_SECONDS = 86_400
 
 
