@@ -11,8 +11,9 @@ from fraud_platform.defs.latest import latest_text
 from fraud_platform.defs.parity import PARITY
 from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import GateError
+from fraud_platform.evaluate import model_card
 from fraud_platform.features.proof import ParityProof, require_proof
-from fraud_platform.package import BundleParts, load_reasons_text, model_card
+from fraud_platform.package import BundleParts, load_reasons_text
 from fraud_platform.serve.golden import with_golden
 from fraud_platform.train import Candidate
 

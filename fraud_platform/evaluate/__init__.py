@@ -1,11 +1,12 @@
 """evaluate: candidate, champion and baselines on the same later, mature rows.
 
-Belongs here: metrics, money with intervals, segments, what rules and the service's rungs are worth, the
+Belongs here: metrics, money with intervals, segments, the leakage alarm, the model card, what rules and the service's rungs are worth, the
 handbook benchmark.
 Does not belong here: fitting (`train`), the verdict (`register`), drawing (`adapters.plots`).
 """
 
 from fraud_platform.evaluate.backtest import Backtest, ModelOverlap, RuleResult, backtest
+from fraud_platform.evaluate.card import model_card
 from fraud_platform.evaluate.evaluation import Cost, Curves, Evaluation, Segment
 from fraud_platform.evaluate.explorer import Band, Choice, bands, choices
 from fraud_platform.evaluate.folds import Fold, prequential
@@ -51,6 +52,7 @@ __all__ = [
     "compare",
     "evaluate",
     "measure",
+    "model_card",
     "paired_bootstrap",
     "prequential",
     "rates",

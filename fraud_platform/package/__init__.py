@@ -5,7 +5,6 @@ Does not belong here: files and folders (`adapters.bundle_files`), the Bento (`a
 """
 
 from fraud_platform.package.bundle import Bundle, BundleParts, build, check_contract, parse
-from fraud_platform.package.card import model_card
 from fraud_platform.package.golden import GoldenRequest
 from fraud_platform.package.reasons import ReasonTexts, load_reasons_text
 from fraud_platform.package.reference import Distribution, Reference
@@ -20,6 +19,5 @@ __all__ = [
     "build",
     "check_contract",
     "load_reasons_text",
-    "model_card",
     "parse",
 ]

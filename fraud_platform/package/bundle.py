@@ -65,7 +65,7 @@ class BundleParts:
 
     model_text: a LightGBM booster's model string; versions: of data and code, such as as_of, data
     fingerprint, model version; evaluation: the metrics that approved it; golden: what it must answer wherever
-    it is loaded (`serve.golden`); card_text: the model card (`card.model_card`). None of them may tell the
+    it is loaded (`serve.golden`); card_text: the model card (`evaluate.card`). None of them may tell the
     time of the build, or the same parts would not give the same bundle.
     """
 

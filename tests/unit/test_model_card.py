@@ -13,10 +13,9 @@ import pytest
 
 from fraud_platform.adapters.html_report import EXPLORED, explorer_data, html_report
 from fraud_platform.adapters.plots import evaluation_plots
-from fraud_platform.evaluate import Evaluation, choices, evaluate
+from fraud_platform.evaluate import Evaluation, choices, evaluate, model_card
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.ingest import load_mapping
-from fraud_platform.package import model_card
 from fraud_platform.policy import load_policy
 from fraud_platform.register import gate
 from fraud_platform.rules import RuleSet

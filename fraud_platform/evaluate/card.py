@@ -1,6 +1,6 @@
 """The model card: what a bundle's model is, what it was judged on, what it is for and what it is not for.
 
-Belongs here: the card's text. Does not belong here: where it is kept (`bundle`), numbers (`evaluate`).
+Belongs here: the card's text. Does not belong here: where it is kept (`package.bundle`), how numbers come about (`run`).
 Nothing in it tells when it was written: the same candidate and evaluation give the same bytes. It names the
 candidate by its fingerprint; the bundle's own id is a hash over this text too, so it cannot stand here.
 """
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from fraud_platform.evaluate import Evaluation, Interval
+from fraud_platform.evaluate.evaluation import Evaluation
+from fraud_platform.evaluate.money import Interval
 from fraud_platform.ingest import Mapping as Dataset
 from fraud_platform.schema import MILLISECONDS_PER_DAY
 from fraud_platform.train import Candidate
@@ -86,7 +87,7 @@ def _labels(model: Candidate, dataset: Dataset) -> str:
     gap = model.split.gap_ms / MILLISECONDS_PER_DAY
     return _list(
         (
-            f"A transaction is mature {dataset.maturity_days} days after it; only mature ones teach and judge.",
+            f"A transaction is mature {dataset.maturity_days} days after it; only such teach and judge.",
             f"Sources, strongest first: {', '.join(dataset.label_precedence)}; of one the latest word.",
             "Without a word by then a transaction counts as legitimate.",
             f"Between validation and test lie {gap:g} days: what taught was known before what judged.",
