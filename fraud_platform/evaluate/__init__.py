@@ -1,7 +1,7 @@
 """evaluate: candidate, champion and baselines on the same later, mature rows.
 
-Belongs here: metrics, money with intervals, segments, the leakage alarm, the model card, what rules and the service's rungs are worth, the
-handbook benchmark.
+Belongs here: metrics, money with intervals, segments, the leakage alarm, the model card, what rules and the
+service's rungs are worth, the handbook benchmark.
 Does not belong here: fitting (`train`), the verdict (`register`), drawing (`adapters.plots`).
 """
 
