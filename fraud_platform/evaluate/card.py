@@ -1,6 +1,6 @@
 """The model card: what a bundle's model is, what it was judged on, what it is for and what it is not for.
 
-Belongs here: the card's text. Does not belong here: where it is kept (`package.bundle`), what measures (`run`).
+Belongs here: the text. Does not belong here: where it is kept (`package.bundle`), what measures (`run`).
 Nothing in it tells when it was written: the same candidate and evaluation give the same bytes. It names the
 candidate by its fingerprint; the bundle's own id is a hash over this text too, so it cannot stand here.
 """
