@@ -1,11 +1,13 @@
 """evaluate: the leakage alarm is silent on honest rows and fires on each planted leak."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from fraud_platform.defs.leakage import CHECKS, _keep, _kept
 from fraud_platform.errors import TrainingError
 from fraud_platform.evaluate.leakage import feature_alarm, future_alarm, score_alarm, shuffled_alarm
 from fraud_platform.features.contract import Feature, FeatureContract
@@ -137,3 +139,25 @@ def test_changed_values_are_named_by_how_many_there_are():
     assert not found.is_clean
     assert found.suspects == ("c", "a")
     assert not future_alarm("2025-01-01", 0, {"a": 0}).is_clean
+
+
+def test_findings_are_kept_for_the_inputs_they_were_made_of(tmp_path: Path):
+    folder = tmp_path / "leakage" / "f"
+    assert _kept(folder, "a") is None
+    found = (score_alarm(0.98, 50), future_alarm("2025-01-01", 10, {"a": 1}))
+    _keep(folder, "a", found)
+    assert _kept(folder, "a") == found
+    assert _kept(folder, "b") is None
+    _keep(folder, "b", found[:1])
+    assert (_kept(folder, "a"), _kept(folder, "b")) == (None, found[:1])
+
+
+def test_every_finding_has_a_check(world):
+    named = columns(world, "amount_minor")
+    found = [
+        feature_alarm(named, world["is_fraud"].to_numpy()),
+        score_alarm(0.5, 50),
+        shuffled_alarm(world, CONTRACT, SPLIT, PARAMS),
+        future_alarm("2025-01-01", 10, {}),
+    ]
+    assert [one.name for one in found] == list(CHECKS)
