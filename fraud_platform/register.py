@@ -24,10 +24,12 @@ class PromotionRules:
     """What evidence a promotion takes.
 
     `saved_low_min`: the interval's low end of what is saved against each contender must be above this
-    (major units). `calibration_error_max`: expected error of the probability.
+    (major units). `calibration_error_max`: expected error of the probability. `segment_frauds_min`: a slice
+    with at least this many frauds may not cost more than with the champion for certain.
     """
 
     frauds_min: int = 30
+    segment_frauds_min: int = 30
     saved_low_min: float = 0.0
     calibration_error_max: float = 0.02
 
@@ -86,8 +88,9 @@ def gate(
 ) -> Promotion:
     """May this candidate replace the champion (None: there is none yet)?
 
-    A first model must cost less than approving all and than the rules; a later one also less than the
-    champion, on the same rows. "Less" holds for the low end of the interval.
+    A first model must cost less than approving all, than the rules and than logistic regression; a later one
+    also less than the champion, on the same rows. "Less" holds for the low end of the interval. And no
+    segment with enough frauds may cost more than with the champion, where the whole interval says so.
     """
     checks = tuple(_checks(evaluation, champion_fingerprint, rules or PromotionRules()))
     return Promotion(evaluation.fingerprint, champion_fingerprint, checks)
@@ -128,8 +131,11 @@ def _checks(evaluation: Evaluation, champion: str | None, rules: PromotionRules)
     )
     yield _saves(evaluation, "approve_all", rules)
     yield _saves(evaluation, "rules", rules)
+    yield _saves(evaluation, "logistic", rules)
     if champion is not None:
         yield _beats_champion(evaluation, champion, rules)
+        if evaluation.champion_fingerprint == champion:
+            yield _no_worse_segment(evaluation, rules)
 
 
 def _saves(evaluation: Evaluation, other: str, rules: PromotionRules) -> Check:
@@ -149,3 +155,21 @@ def _beats_champion(evaluation: Evaluation, champion: str, rules: PromotionRules
         judged = (evaluation.champion_fingerprint or "no champion")[:12]
         return Check(name, False, f"judged against {judged}; the champion is {champion[:12]}: evaluate again")
     return _saves(evaluation, "champion", rules)
+
+
+def _no_worse_segment(evaluation: Evaluation, rules: PromotionRules) -> Check:
+    """Only slices that were compared with the champion, and hold enough frauds, have a say."""
+    name, least = "no_worse_segment", rules.segment_frauds_min
+    compared = [(one, one.difference) for one in evaluation.segments if one.against == "champion"]
+    if not compared:
+        return Check(name, False, "no segment was compared with the champion: evaluate again")
+    told = [(one, saved) for one, saved in compared if saved is not None and one.frauds >= least]
+    worse = [(one, saved) for one, saved in told if saved.high < 0.0]
+    if worse:
+        listed = "; ".join(f"{one.dimension} {one.value} saves {saved}" for one, saved in worse)
+        return Check(name, False, f"worse than the champion for certain: {listed}")
+    return Check(
+        name,
+        True,
+        f"none of {len(told)} segments with {least} frauds or more is worse than the champion for certain",
+    )

@@ -58,7 +58,8 @@ class ModelRegistry:
         """A version with its evidence; the same candidate is never registered twice.
 
         A version that was never approved takes newer evidence; an approved one keeps what it was approved
-        on. `challenger` points to the last version whose gate passed. plots: PNG bytes by file name.
+        on. `challenger` points to the last version whose gate passed. plots: the page of the
+        evaluation and its images, by file name.
         """
         evidence, digest = evidence_of(evaluation, promotion)
         known = self._with_fingerprint(candidate.fingerprint)

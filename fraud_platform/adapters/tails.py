@@ -93,7 +93,7 @@ def report_tails(
     with _copied(warehouse, contract, part, max(wanted.values(), default=0), progress) as copy:
         for name, tail_ms in wanted.items():
             progress(f"building features with a {name} tail")
-            _build(settings, mapping, copy, tail_ms)
+            build_copy(settings, mapping, copy, tail_ms)
             tailed = _tailed(copy, contract, exact)
             findings.append(_finding(contract, name, exact, tailed, scored))
     return TailReport(_rows(part, len(exact), candidate, is_usable), tuple(findings))
@@ -184,8 +184,8 @@ def _copied(
         yield copy
 
 
-def _build(settings: Settings, mapping: Mapping, copy: Warehouse, tail_ms: int) -> None:
-    """Raises SourceError with dbt's own words where it fails."""
+def build_copy(settings: Settings, mapping: Mapping, copy: Warehouse, tail_ms: int) -> None:
+    """Build the features of a scratch warehouse. Raises SourceError with dbt's own words where it fails."""
     folder = copy.path.parent
     told = dbt_vars(settings, mapping) | {
         "warehouse": str(copy.path),
@@ -203,4 +203,6 @@ def _build(settings: Settings, mapping: Mapping, copy: Warehouse, tail_ms: int) 
         check=False,
     )
     if done.returncode != 0:
-        raise SourceError(f"tails: dbt failed: {done.stdout.strip()[-2000:]} {done.stderr.strip()}")
+        raise SourceError(
+            f"{copy.path.stem}: dbt failed: {done.stdout.strip()[-2000:]} {done.stderr.strip()}"
+        )

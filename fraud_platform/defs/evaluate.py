@@ -10,6 +10,7 @@ import pandas as pd
 
 from fraud_platform.adapters.candidates import read_candidate, read_folder, write_folder
 from fraud_platform.adapters.duckdb_history import mature_frame
+from fraud_platform.adapters.html_report import REPORT_FILE, html_report
 from fraud_platform.adapters.plots import evaluation_plots
 from fraud_platform.defs.ingest import POOL
 from fraud_platform.defs.latest import latest_text
@@ -39,8 +40,12 @@ def evaluation(
     judged = evaluate(challenger, frame, platform.policy, platform.rules, champion, report=context.log.info)
     folder = evaluation_folder(platform, fingerprint)
     plots = evaluation_plots(judged)
-    reference = _reference(challenger, frame)
-    files = {"evaluation.json": _json(judged), "reference.json": reference.to_json(), **plots}
+    files = {
+        "evaluation.json": _json(judged),
+        "reference.json": _reference(challenger, frame).to_json(),
+        REPORT_FILE: html_report(judged, plots),
+        **plots,
+    }
     is_unchanged = folder.is_dir() and read_folder(folder) == files
     if not is_unchanged:
         _replace(folder, files)
@@ -49,6 +54,8 @@ def evaluation(
             "dagster/row_count": judged.rows,
             "fingerprint": fingerprint,
             "unchanged": is_unchanged,
+            "report": dg.MetadataValue.path(folder / REPORT_FILE),
+            "segments": _segments(judged),
             "summary": dg.MetadataValue.md("\n".join(f"- {line}" for line in judged.explain())),
             **{name: dg.MetadataValue.float(value) for name, value in judged.metrics().items()},
             **{name.removesuffix(".png"): _image(image) for name, image in plots.items()},
@@ -94,6 +101,41 @@ def _reference(model: Candidate, frame: pd.DataFrame) -> Reference:
 def _replace(folder: Path, files: dict[str, bytes]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     write_folder(files, folder)
+
+
+def report_files(platform: Platform, fingerprint: str) -> dict[str, bytes]:
+    """The page and the plots of an evaluation, by file name."""
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(evaluation_folder(platform, fingerprint).iterdir())
+        if path.suffix in (".html", ".png")
+    }
+
+
+def _segments(judged: Evaluation) -> dg.TableMetadataValue:
+    """What the candidate saves by slice, with intervals."""
+    records = [
+        dg.TableRecord(
+            {
+                "dimension": one.dimension,
+                "value": one.value,
+                "rows": one.rows,
+                "frauds": one.frauds,
+                "cost": one.cost,
+                "against": one.against,
+                "saves": one.difference.estimate if one.difference else None,
+                "low": one.difference.low if one.difference else None,
+                "high": one.difference.high if one.difference else None,
+            }
+        )
+        for one in judged.segments
+    ]
+    texts, counts = ("dimension", "value", "against"), ("rows", "frauds")
+    columns = [
+        dg.TableColumn(name, "string" if name in texts else "int" if name in counts else "float")
+        for name in ("dimension", "value", "rows", "frauds", "cost", "against", "saves", "low", "high")
+    ]
+    return dg.MetadataValue.table(records, dg.TableSchema(columns))
 
 
 def _image(png: bytes) -> dg.MarkdownMetadataValue:

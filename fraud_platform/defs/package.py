@@ -11,6 +11,7 @@ from fraud_platform.defs.latest import latest_text
 from fraud_platform.defs.parity import PARITY
 from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import GateError
+from fraud_platform.evaluate import model_card
 from fraud_platform.features.proof import ParityProof, require_proof
 from fraud_platform.package import BundleParts, load_reasons_text
 from fraud_platform.serve.golden import with_golden
@@ -37,6 +38,15 @@ def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
         )
     model = platform.registry.candidate(champion.version)
     proof = proof_of(platform, model)
+    judged = read_evaluation(platform, champion.fingerprint)
+    versions = {
+        "dataset": platform.settings.dataset_name,
+        "model_version": champion.version,
+        "fingerprint": model.fingerprint,
+        "data": model.data_digest,
+        "code": model.code_version,
+        "approved_by": champion.approval.by,
+    }
     parts = BundleParts(
         model_text=model.model_text,
         calibrator=model.calibrator,
@@ -47,15 +57,9 @@ def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
         policy_text=platform.policy_text,
         reasons_text=load_reasons_text(),
         reference=read_reference(platform, champion.fingerprint),
-        versions={
-            "dataset": platform.settings.dataset_name,
-            "model_version": champion.version,
-            "fingerprint": model.fingerprint,
-            "data": model.data_digest,
-            "code": model.code_version,
-            "approved_by": champion.approval.by,
-        },
-        evaluation=dict(read_evaluation(platform, champion.fingerprint).metrics()),
+        versions=versions,
+        evaluation=dict(judged.metrics()),
+        card_text=model_card(model, judged, platform.mapping, versions),
     )
     is_known = {path.name for path in platform.settings.bundles.glob("*")}
     golden = with_golden(parts, golden_samples(platform.warehouse, model.contract))
@@ -71,6 +75,7 @@ def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
             "files": len(built.files),
             "golden_requests": len(built.golden),
             "parity": str(proof),
+            "card": dg.MetadataValue.md(built.card),
             "unchanged": path.name in is_known,
         }
     )

@@ -3,8 +3,9 @@
 import dagster as dg
 
 from fraud_platform.adapters.candidates import read_candidate
-from fraud_platform.defs.evaluate import evaluation_folder, read_evaluation
+from fraud_platform.defs.evaluate import read_evaluation, report_files
 from fraud_platform.defs.latest import latest_text
+from fraud_platform.defs.leakage import LEAKAGE
 from fraud_platform.defs.platform import Platform
 from fraud_platform.register import gate
 
@@ -13,7 +14,7 @@ from fraud_platform.register import gate
     specs=[
         dg.AssetSpec(
             ["register", "model_version"],
-            deps=[["evaluate", "evaluation"]],
+            deps=[["evaluate", "evaluation"], LEAKAGE],
             group_name="register",
             kinds={"mlflow"},
             owners=["team:fraud-ml"],
@@ -37,9 +38,9 @@ def model_version(
     champion = platform.registry.champion()
     rival = champion.fingerprint if champion and champion.fingerprint != fingerprint else None
     promotion = gate(judged, rival)
-    plots = {path.name: path.read_bytes() for path in evaluation_folder(platform, fingerprint).glob("*.png")}
+    shown = report_files(platform, fingerprint)
     registration = platform.registry.register(
-        read_candidate(platform.settings.candidates / fingerprint), judged, promotion, plots
+        read_candidate(platform.settings.candidates / fingerprint), judged, promotion, shown
     )
     return dg.MaterializeResult(
         metadata={

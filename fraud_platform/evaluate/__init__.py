@@ -1,12 +1,14 @@
 """evaluate: candidate, champion and baselines on the same later, mature rows.
 
-Belongs here: metrics, money with intervals, segments, what rules and the service's rungs are worth, the
-handbook benchmark.
+Belongs here: metrics, money with intervals, segments, the leakage alarm, the model card, what rules and the
+service's rungs are worth, the handbook benchmark.
 Does not belong here: fitting (`train`), the verdict (`register`), drawing (`adapters.plots`).
 """
 
 from fraud_platform.evaluate.backtest import Backtest, ModelOverlap, RuleResult, backtest
+from fraud_platform.evaluate.card import model_card
 from fraud_platform.evaluate.evaluation import Cost, Curves, Evaluation, Segment
+from fraud_platform.evaluate.explorer import Band, Choice, bands, choices
 from fraud_platform.evaluate.folds import Fold, prequential
 from fraud_platform.evaluate.metrics import (
     CalibrationBin,
@@ -18,12 +20,15 @@ from fraud_platform.evaluate.metrics import (
     recall_at_precision,
 )
 from fraud_platform.evaluate.money import Interval, amount_major, paired_bootstrap
+from fraud_platform.evaluate.rates import Rates, rates
 from fraud_platform.evaluate.run import Comparison, compare, evaluate
 from fraud_platform.evaluate.rungs import Rung, Rungs, rungs
 
 __all__ = [
     "Backtest",
+    "Band",
     "CalibrationBin",
+    "Choice",
     "Comparison",
     "Cost",
     "Curves",
@@ -32,20 +37,25 @@ __all__ = [
     "Interval",
     "ModelOverlap",
     "Quality",
+    "Rates",
     "RuleResult",
     "Rung",
     "Rungs",
     "Segment",
     "amount_major",
     "backtest",
+    "bands",
     "calibration_bins",
     "calibration_error",
     "card_precision_at_k",
+    "choices",
     "compare",
     "evaluate",
     "measure",
+    "model_card",
     "paired_bootstrap",
     "prequential",
+    "rates",
     "recall_at_precision",
     "rungs",
 ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fraud_platform.evaluate.explorer import Band
 from fraud_platform.evaluate.metrics import CalibrationBin, Quality
 from fraud_platform.evaluate.money import Interval
+from fraud_platform.evaluate.rates import Rates
 from fraud_platform.train import Part
 
 
@@ -24,7 +26,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Segment:
-    """A slice of the rows; `saved` is against approving all, in major units."""
+    """A slice of the rows; `saved` is against approving all, in major units.
+
+    against: the contender that `difference` is paired with: the champion, or the rules where there is none;
+    difference: what the candidate saves against it in this slice (major units). An evaluation of before
+    these were measured has none.
+    """
 
     dimension: str
     value: str
@@ -33,15 +40,21 @@ class Segment:
     mean_probability: float
     cost: float
     saved: float
+    against: str = ""
+    difference: Interval | None = None
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Points for plots: by contender precision and recall, and cost by decline threshold."""
+    """Points for plots: by contender precision and recall, and cost by decline threshold.
+
+    bands: the candidate's rows by probability, for any pair of thresholds (see `explorer`).
+    """
 
     precision_recall: dict[str, tuple[tuple[float, float], ...]]
     threshold_cost: tuple[tuple[float, float], ...]
     calibration: tuple[CalibrationBin, ...]
+    bands: tuple[Band, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,9 @@ class Evaluation:
     """Candidate, champion and baselines on the same rows.
 
     `qualities` and `costs` are by contender: candidate, champion (where there is one), logistic, rules,
-    approve_all. `savings` say what the candidate saves against each of the others (major units).
+    approve_all, and so are `rates`. `savings` say what the candidate saves against each of the others (major
+    units). `importance`: features of the candidate by the share of its gain, largest first. A file of before
+    rates and importance were measured is read without them.
     """
 
     fingerprint: str
@@ -64,6 +79,8 @@ class Evaluation:
     segments: tuple[Segment, ...]
     curves: Curves
     method: str
+    rates: dict[str, Rates] = field(default_factory=dict)
+    importance: tuple[tuple[str, float], ...] = ()
 
     @property
     def quality(self) -> Quality:
@@ -85,6 +102,8 @@ class Evaluation:
         numbers |= {f"recall_at_precision_{p:.2f}": recall for p, recall in quality.recall_at_precision}
         numbers |= {f"cost_{name}": cost.total for name, cost in self.costs.items()}
         numbers |= {f"saved_against_{name}": saving.estimate for name, saving in self.savings.items()}
+        if "candidate" in self.rates:
+            numbers |= self.rates["candidate"].metrics()
         return numbers
 
     def explain(self) -> tuple[str, ...]:
@@ -98,6 +117,7 @@ class Evaluation:
             f"recall at precision: {recalls}",
             f"calibration: Brier {quality.brier:.5f}, expected error {quality.calibration_error:.5f}",
             *(f"costs {cost.total:,.0f}: {name}" for name, cost in self.costs.items()),
+            *(f"{name}: {rates}" for name, rates in self.rates.items()),
             *(f"saves {saving} against {name}" for name, saving in self.savings.items()),
             self.method,
         )
@@ -116,11 +136,14 @@ class Evaluation:
             "qualities": {name: _quality(q) for name, q in content["qualities"].items()},
             "costs": {name: Cost(**c) for name, c in content["costs"].items()},
             "savings": {name: Interval(**s) for name, s in content["savings"].items()},
-            "segments": tuple(Segment(**s) for s in content["segments"]),
+            "segments": tuple(map(_segment, content["segments"])),
+            "rates": {name: Rates(**r) for name, r in content.get("rates", {}).items()},
+            "importance": tuple((name, share) for name, share in content.get("importance", ())),
             "curves": Curves(
                 precision_recall=lists,
                 threshold_cost=tuple(map(tuple, curves["threshold_cost"])),
                 calibration=tuple(CalibrationBin(**b) for b in curves["calibration"]),
+                bands=tuple(Band(**b) for b in curves.get("bands", ())),
             ),
         }
         return cls(**{**content, **changed})
@@ -129,3 +152,8 @@ class Evaluation:
 def _quality(content: Mapping[str, Any]) -> Quality:
     pairs = tuple((p, recall) for p, recall in content["recall_at_precision"])
     return Quality(**{**content, "recall_at_precision": pairs})
+
+
+def _segment(content: Mapping[str, Any]) -> Segment:
+    difference = content.get("difference")
+    return Segment(**{**content, "difference": None if difference is None else Interval(**difference)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from sklearn.metrics import precision_recall_curve
 from fraud_platform.errors import TrainingError
 from fraud_platform.evaluate.backtest import request_columns
 from fraud_platform.evaluate.evaluation import Cost, Curves, Evaluation, Segment
+from fraud_platform.evaluate.explorer import bands
 from fraud_platform.evaluate.metrics import Quality, calibration_bins, measure
 from fraud_platform.evaluate.money import (
     RESAMPLES,
@@ -22,6 +23,8 @@ from fraud_platform.evaluate.money import (
     rule_actions,
     threshold_costs,
 )
+from fraud_platform.evaluate.rates import rates
+from fraud_platform.evaluate.segments import slices
 from fraud_platform.policy import Policy
 from fraud_platform.rules import RuleSet
 from fraud_platform.schema import ACTIONS
@@ -30,9 +33,7 @@ from fraud_platform.train.split import date_of
 
 SEED = 20_181
 CURVE_POINTS = 200
-SEGMENTS_PER_DIMENSION = 12
-SEGMENT_COLUMNS = ("channel", "category", "card_country")
-AMOUNT_BANDS = (0.0, 10.0, 50.0, 200.0, 1_000.0, np.inf)
+IMPORTANT_FEATURES = 30
 METHOD = (
     "intervals: paired bootstrap of {resamples:,} resamples, drawing whole cards, at 95 %; "
     "costs are those of the policy on the truth, a step-up at its expectation: the good customers who give "
@@ -81,12 +82,14 @@ def evaluate(
     """Candidate, champion, logistic regression, rules and "approve all" on the candidate's test part.
 
     training_set: as for `train`, with card_id, amount_minor, currency and, where known, the columns of
-    SEGMENT_COLUMNS. TrainingError when the part holds one class only or the champion has learned from it.
+    `segments`. TrainingError when the part holds one class only or the champion has learned from it.
     """
     rows = _later_rows(training_set, candidate.split.test, champion)
     truth = _truth(rows)
     report(f"judging on {len(rows):,} rows")
     contenders = _contenders(candidate, rows, truth, policy, rules, champion)
+    probability = contenders["candidate"].probability
+    assert probability is not None
     cost = {
         name: policy.realized_costs(c.actions, truth.is_fraud, truth.amount) for name, c in contenders.items()
     }
@@ -101,11 +104,13 @@ def evaluate(
         qualities=dict(_qualities(contenders, truth)),
         costs={name: _cost(c.actions, cost[name], truth) for name, c in contenders.items()},
         savings=paired_bootstrap(others, truth.card_id, SEED, resamples),
-        segments=tuple(
-            _segments(rows, truth, contenders["candidate"], cost["candidate"], cost["approve_all"])
-        ),
+        segments=tuple(_segments(rows, truth, probability, cost, resamples)),
         curves=_curves(contenders, truth, policy),
         method=METHOD.format(resamples=resamples),
+        rates={
+            name: rates(c.actions, truth.is_fraud, truth.amount, policy) for name, c in contenders.items()
+        },
+        importance=_importance(candidate),
     )
 
 
@@ -202,38 +207,38 @@ def _cost(actions: np.ndarray, cost: np.ndarray, truth: _Truth) -> Cost:
 
 
 def _segments(
-    rows: pd.DataFrame, truth: _Truth, candidate: _Contender, cost: np.ndarray, approve_all: np.ndarray
+    rows: pd.DataFrame,
+    truth: _Truth,
+    probability: np.ndarray,
+    cost: dict[str, np.ndarray],
+    resamples: int,
 ) -> Iterator[Segment]:
-    """The largest values of each dimension; a value that is not known is called unknown."""
-    assert candidate.probability is not None
-    for dimension, values in _dimensions(rows, truth):
-        names, member = np.unique(values, return_inverse=True)
-        for place in np.argsort(-np.bincount(member), kind="stable")[:SEGMENTS_PER_DIMENSION]:
-            inside = member == place
+    """Each slice with what the candidate saves in it, paired with the champion, or else with the rules."""
+    against = "champion" if "champion" in cost else "rules"
+    saved, difference = cost["approve_all"] - cost["candidate"], cost[against] - cost["candidate"]
+    for dimension, parts in slices(rows, truth.amount):
+        paired = {value: np.where(inside, difference, 0.0) for value, inside in parts}
+        intervals = paired_bootstrap(paired, truth.card_id, SEED, resamples)
+        for value, inside in parts:
             yield Segment(
                 dimension=dimension,
-                value=str(names[place]),
+                value=value,
                 rows=int(inside.sum()),
                 frauds=int(truth.is_fraud[inside].sum()),
-                mean_probability=float(candidate.probability[inside].mean()),
-                cost=float(cost[inside].sum()),
-                saved=float((approve_all - cost)[inside].sum()),
+                mean_probability=float(probability[inside].mean()),
+                cost=float(cost["candidate"][inside].sum()),
+                saved=float(saved[inside].sum()),
+                against=against,
+                difference=intervals[value],
             )
 
 
-def _dimensions(rows: pd.DataFrame, truth: _Truth) -> Iterator[tuple[str, np.ndarray]]:
-    """A dimension of which nothing is known is left out."""
-    for name in SEGMENT_COLUMNS:
-        values = _texts(rows[name]) if name in rows else np.array([], dtype=str)
-        if np.any(values != ""):
-            yield name, np.where(values == "", "unknown", values)
-    band = np.searchsorted(AMOUNT_BANDS, truth.amount, side="right") - 1
-    labels = [f"{low:g} to {high:g}" for low, high in pairwise(AMOUNT_BANDS)]
-    yield "amount", np.array(labels)[band]
-
-
-def _texts(column: pd.Series) -> np.ndarray:
-    return column.astype(object).where(column.notna(), "").to_numpy().astype(str)
+def _importance(candidate: Candidate) -> tuple[tuple[str, float], ...]:
+    """The candidate's features by their share of its gain, largest first; those without any are left out."""
+    gain = np.asarray(cast(Any, candidate.booster).feature_importance("gain"), dtype=np.float64)
+    order = np.argsort(-gain, kind="stable")[:IMPORTANT_FEATURES]
+    total = max(float(gain.sum()), np.finfo(np.float64).tiny)
+    return tuple((candidate.contract.names[i], float(gain[i]) / total) for i in order if gain[i] > 0)
 
 
 def _curves(contenders: dict[str, _Contender], truth: _Truth, policy: Policy) -> Curves:
@@ -248,6 +253,7 @@ def _curves(contenders: dict[str, _Contender], truth: _Truth, policy: Policy) ->
         },
         threshold_cost=tuple(zip(thresholds.tolist(), costs.tolist(), strict=True)),
         calibration=calibration_bins(probability, truth.is_fraud),
+        bands=bands(policy, probability, truth.is_fraud, truth.amount),
     )
 
 

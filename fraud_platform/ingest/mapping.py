@@ -33,8 +33,9 @@ _KEYS = {
     "split",
     "excluded",
     "first_day",
+    "average_precision_max",
 }
-_REQUIRED = _KEYS - {"description", "extras", "excluded", "first_day"}
+_REQUIRED = _KEYS - {"description", "extras", "excluded", "first_day", "average_precision_max"}
 FIRST_DAY = date(2015, 1, 1)
 
 
@@ -79,7 +80,9 @@ class Mapping:
     """A dataset: two streams, extra inputs, and how its labels mature.
 
     label_precedence: sources, strongest first. excluded: source columns that must never become an input,
-    each with its reason; an expression that names one is refused. first_day: of the daily partitions.
+    each with its reason; an expression that names one is refused. first_day: of the
+    daily partitions. average_precision_max: a score that ranks better is taken for a leak; None is the
+    platform's limit.
     """
 
     name: str
@@ -92,6 +95,7 @@ class Mapping:
     excluded: AnyMapping[str, str] = field(default_factory=dict)
     description: str = ""
     first_day: date = FIRST_DAY
+    average_precision_max: float | None = None
 
     @property
     def transaction_columns(self) -> tuple[Column, ...]:
@@ -148,6 +152,7 @@ class _Reader:
             split=self._split(table["split"]),
             excluded=excluded,
             first_day=self._date(table.get("first_day", FIRST_DAY)),
+            average_precision_max=self._limit(table.get("average_precision_max")),
         )
 
     def _fail(self, place: str, message: str) -> MappingError:
@@ -184,6 +189,14 @@ class _Reader:
         if not isinstance(content, date):
             raise self._fail("first_day", f"is {content!r}; it must be a date such as 2024-01-31")
         return content
+
+    def _limit(self, content: object) -> float | None:
+        if content is None:
+            return None
+        if isinstance(content, bool) or not isinstance(content, int | float) or not 0 < content <= 1:
+            rule = "it must be a number above 0 and at most 1"
+            raise self._fail("average_precision_max", f"is {content!r}; {rule}")
+        return float(content)
 
     def _precedence(self, content: object) -> tuple[str, ...]:
         sources = tuple(content) if isinstance(content, list) else ()

@@ -23,7 +23,9 @@ from fraud_platform.package.reference import Reference
 from fraud_platform.policy import Policy
 from fraud_platform.rules import EMPTY_LISTS_TEXT, RuleSet, lists_from_yaml, rules_from_yaml
 
-FORMAT = 2
+FORMAT = 3
+CARDLESS_FORMAT = 2
+"""Of before bundles had a model card; such a bundle is still read."""
 MANIFEST = "manifest.json"
 MODEL = "model.txt"
 CALIBRATOR = "calibrator.json"
@@ -37,8 +39,10 @@ REFERENCE = "reference.json"
 VERSIONS = "versions.json"
 EVALUATION = "evaluation.json"
 GOLDEN = "golden.json"
+CARD = "card.md"
 FILES = (
     CALIBRATOR,
+    CARD,
     CONTRACT,
     ENCODER,
     EVALUATION,
@@ -61,8 +65,8 @@ class BundleParts:
 
     model_text: a LightGBM booster's model string; versions: of data and code, such as as_of, data
     fingerprint, model version; evaluation: the metrics that approved it; golden: what it must answer wherever
-    it is loaded (`serve.golden`). None of them may tell the time of the
-    build, or the same parts would not give the same bundle.
+    it is loaded (`serve.golden`); card_text: the model card (`evaluate.card`). None of them may tell the
+    time of the build, or the same parts would not give the same bundle.
     """
 
     model_text: str
@@ -77,6 +81,7 @@ class BundleParts:
     evaluation: Mapping[str, object]
     golden: tuple[GoldenRequest, ...] = ()
     lists_text: str = EMPTY_LISTS_TEXT
+    card_text: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +103,7 @@ class Bundle:
     versions: Mapping[str, str]
     evaluation: Mapping[str, object]
     golden: tuple[GoldenRequest, ...]
+    card: str
     files: Mapping[str, bytes]
 
 
@@ -116,6 +122,7 @@ def build(parts: BundleParts) -> Bundle:
         VERSIONS: msgspec.json.encode(parts.versions, order="sorted"),
         EVALUATION: msgspec.json.encode(parts.evaluation, order="sorted"),
         GOLDEN: golden_to_json(parts.golden),
+        CARD: parts.card_text.encode(),
     }
     return parse({**files, MANIFEST: _manifest(files)})
 
@@ -145,6 +152,7 @@ def parse(files: Mapping[str, bytes]) -> Bundle:
         versions=_read(VERSIONS, files, lambda raw: msgspec.json.decode(raw, type=dict[str, str])),
         evaluation=_read(EVALUATION, files, lambda raw: msgspec.json.decode(raw, type=dict[str, object])),
         golden=_read(GOLDEN, files, golden_from_json),
+        card=_read(CARD, files, bytes.decode) if CARD in files else "",
         files=dict(files),
     )
 
@@ -158,11 +166,11 @@ def check_contract(bundle: Bundle, contract_hash: str) -> None:
         )
 
 
-def _manifest(files: Mapping[str, bytes]) -> bytes:
+def _manifest(files: Mapping[str, bytes], number: int = FORMAT) -> bytes:
     entries = {
         name: {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()} for name, raw in files.items()
     }
-    return msgspec.json.encode({"format": FORMAT, "files": entries}, order="sorted")
+    return msgspec.json.encode({"format": number, "files": entries}, order="sorted")
 
 
 def _check_files(manifest: bytes, files: Mapping[str, bytes]) -> None:
@@ -170,18 +178,22 @@ def _check_files(manifest: bytes, files: Mapping[str, bytes]) -> None:
         stated = msgspec.json.decode(manifest, type=dict[str, object])
     except msgspec.MsgspecError as error:
         raise BundleError(f"{MANIFEST} is damaged: {error}") from error
-    if stated.get("format") != FORMAT:
-        raise BundleError(f"{MANIFEST} has format {stated.get('format')!r}; this platform reads {FORMAT}")
-    missing = sorted(set(FILES) - files.keys())
+    number = stated.get("format")
+    if not isinstance(number, int) or number not in (CARDLESS_FORMAT, FORMAT):
+        raise BundleError(
+            f"{MANIFEST} has format {number!r}; this platform reads {CARDLESS_FORMAT} and {FORMAT}"
+        )
+    names = FILES if number == FORMAT else tuple(name for name in FILES if name != CARD)
+    missing = sorted(set(names) - files.keys())
     if missing:
         raise BundleError(f"{missing[0]} is missing from the bundle; copy the bundle again")
-    unexpected = sorted(files.keys() - {*FILES, MANIFEST})
+    unexpected = sorted(files.keys() - {*names, MANIFEST})
     if unexpected:
         raise BundleError(f"{unexpected[0]} does not belong to the bundle; remove it")
-    held = {name: files[name] for name in FILES}
-    if _manifest(held) == manifest:
+    held = {name: files[name] for name in names}
+    if _manifest(held, number) == manifest:
         return
-    for name in FILES:
+    for name in names:
         digest = hashlib.sha256(files[name]).hexdigest()
         if digest.encode() not in manifest:
             raise BundleError(f"{name} has SHA-256 {digest[:12]}, not the manifest's; copy the bundle again")

@@ -53,6 +53,7 @@ ASSETS = {
     "training/training_set",
     "train/candidate",
     "evaluate/evaluation",
+    "evaluate/leakage",
     "evaluate/tails",
     "evaluate/rules_backtest",
     "evaluate/rungs",
@@ -79,6 +80,7 @@ CHECKS = {
     "monitor/decisions:chains_are_whole",
     "features/parity:parity",
     "serve/live_store:counts_every_event_once",
+    *(f"evaluate/leakage:{n}" for n in ("feature", "score", "shuffled_labels", "future_rows")),
     "register/model_version:gate",
     "training/labels:accepted_values_labels_status__fraud__legitimate__immature",
     "training/labels:not_null_labels_transaction_id",
@@ -248,7 +250,18 @@ def test_new_data_goes_on_to_everything_that_is_made_from_it(events: Events) -> 
 
 def test_a_candidate_goes_on_to_its_evaluation_and_version(events: Events) -> None:
     events.materialized("train/candidate")
-    assert events.requested() == {"evaluate/evaluation", "register/model_version"} | ASIDE
+    assert events.requested() == {"evaluate/evaluation", "evaluate/leakage", "register/model_version"} | ASIDE
+
+
+def test_what_leaked_is_not_registered(events: Events) -> None:
+    probes = ("feature", "score", "shuffled_labels", "future_rows")
+    events.materialized("evaluate/evaluation", "evaluate/leakage")
+    for probe in probes:
+        events.checked(f"evaluate/leakage:{probe}", False)
+    for probe in probes:
+        assert "register/model_version" not in events.requested()
+        events.checked(f"evaluate/leakage:{probe}", True)
+    assert "register/model_version" in events.requested()
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ import typer
 from fraud_platform.adapters import parity_replay
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.duckdb_timeline import read_timeline
+from fraud_platform.adapters.future_rows import probe_future
 from fraud_platform.adapters.lmdb import LmdbStore
 from fraud_platform.adapters.lmdb_load import load_store
 from fraud_platform.adapters.parity_replay import prove, read_proof, replay_parity
@@ -600,3 +601,27 @@ def test_the_report_finds_nothing_wrong_without_a_tail_and_much_with_one(platfor
     assert [finding.ranking for finding in report.findings] == [None, None]
     assert "no candidate yet" in report.explain()[0]
     assert platform.warehouse.fingerprint(TABLE) == before
+
+
+def test_built_features_know_nothing_of_the_future(platform: Platform) -> None:
+    found = probe_future(platform.settings, platform.mapping, platform.contract)
+    assert found.is_clean, found.reason
+    assert f"keep all {len(platform.contract.names)} values" in found.reason
+
+
+def test_a_feature_that_counts_labels_regardless_of_known_at_is_found(platform: Platform) -> None:
+    """Reports on the merchant, those that are still to come as well; and a row that lacks its past."""
+    ever = platform.warehouse.frame(
+        "select merchant_id, count(*) as ever from ingest.labels "
+        "inner join ingest.transactions using (transaction_id) where outcome = 'fraud' group by merchant_id"
+    )
+    rows = platform.warehouse.frame(
+        f"select features.*, merchant_id from {TABLE} as features "
+        "inner join ingest.transactions using (transaction_id)"
+    )
+    counts = rows["merchant_id"].map(ever.set_index("merchant_id")["ever"])
+    leaked = rows.drop(columns="merchant_id").assign(merchant_fraud_reports_30d=counts.astype(float))
+    platform.warehouse.write_table(TABLE, leaked)
+    found = probe_future(platform.settings, platform.mapping, platform.contract, rows_max=200)
+    assert not found.is_clean
+    assert found.suspects == ("merchant_fraud_reports_30d",)

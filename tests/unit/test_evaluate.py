@@ -11,16 +11,20 @@ from fraud_platform.errors import ContractError, TrainingError
 from fraud_platform.evaluate import (
     Evaluation,
     amount_major,
+    bands,
     calibration_bins,
     calibration_error,
     card_precision_at_k,
+    choices,
     compare,
     evaluate,
     measure,
     paired_bootstrap,
+    rates,
     recall_at_precision,
 )
 from fraud_platform.evaluate.money import rule_actions, threshold_costs
+from fraud_platform.evaluate.segments import slices
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.policy import Fallback, Policy, load_policy
 from fraud_platform.rules import rules_from_yaml
@@ -232,12 +236,92 @@ def test_segments_are_slices_of_the_whole(evaluation):
     by_dimension: dict[str, list] = {}
     for segment in evaluation.segments:
         by_dimension.setdefault(segment.dimension, []).append(segment)
-    assert set(by_dimension) == {"channel", "card_country", "amount"}  # no category is known
+    assert set(by_dimension) == {"channel", "card_country", "amount"}  # nothing else is known
     for segments in by_dimension.values():
         assert sum(s.rows for s in segments) == evaluation.rows
         assert sum(s.cost for s in segments) == pytest.approx(evaluation.costs["candidate"].total)
         assert sum(s.saved for s in segments) == pytest.approx(evaluation.savings["approve_all"].estimate)
+        differences = [s.difference.estimate for s in segments if s.difference]
+        assert sum(differences) == pytest.approx(evaluation.savings["champion"].estimate)
+    assert {s.against for s in evaluation.segments} == {"champion"}
     assert {s.value for s in by_dimension["card_country"]} == {"FR", "DE", "unknown"}
+
+
+def test_beyond_the_largest_values_a_dimension_has_one_slice_more(world):
+    rows = world.assign(merchant_country=[f"M{i % 20:02d}" for i in range(len(world))])
+    rows["card_age_seconds"] = np.resize([0.0, 86_399.0, 86_400.0, 90 * 86_400.0, np.nan], len(rows))
+    found = dict(slices(rows, np.full(len(rows), 10.0)))
+    assert len(found["merchant_country"]) == 13
+    assert found["merchant_country"][-1][0] == "(all others)"
+    for parts in found.values():
+        assert np.array_equal(np.sum([inside for _, inside in parts], axis=0), np.ones(len(rows)))
+    counts = {value: inside.sum() * 5 / len(rows) for value, inside in found["card_age"]}
+    assert counts == {"0 to 1 days": 2, "1 to 7 days": 1, "90 days and more": 1, "unknown": 1}
+
+
+def test_rates_by_hand():
+    """Two good rows approved (10, 20), one stepped up (40), one declined (80); frauds of 100 approved, 200
+    stepped up, 400 declined. A step-up loses 10 % of the good and lets 10 % of the frauds pass."""
+    actions = np.array([0, 0, 1, 2, 0, 1, 2], dtype=np.int8)
+    is_fraud = np.array([0, 0, 0, 0, 1, 1, 1], dtype=bool)
+    amount = np.array([10.0, 20.0, 40.0, 80.0, 100.0, 200.0, 400.0])
+    policy = load_policy()
+    found = rates(actions, is_fraud, amount, policy)
+    assert (found.false_positive_rate, found.false_decline_rate) == (0.5, 0.25)
+    assert (found.recall, found.precision) == (2 / 3, 0.5)
+    assert (found.sales, found.reinstated, found.fraud_loss) == pytest.approx((30.0, 36.0, 120.0))
+    assert found.conversion == pytest.approx((30 + 36 - 120) / 7)
+    assert found.conversion_count == pytest.approx((2 + 0.9 - 1.1) / 7)
+    cost = policy.realized_costs(actions, is_fraud, amount).sum()
+    assert found.cost_per_transaction == pytest.approx(cost / 7)
+
+
+def test_rates_agree_with_costs_of_the_same_contenders(evaluation):
+    assert list(evaluation.rates) == list(evaluation.costs)
+    for name, found in evaluation.rates.items():
+        assert found.cost_per_transaction * evaluation.rows == pytest.approx(evaluation.costs[name].total)
+    assert evaluation.rates["approve_all"].false_positive_rate == 0.0
+    assert evaluation.metrics()["false_positive_rate"] == evaluation.rates["candidate"].false_positive_rate
+
+
+def test_every_pair_of_thresholds_costs_what_its_actions_cost(world):
+    fraud = world["is_fraud"].to_numpy()
+    amount = world["amount_minor"].to_numpy() / 100
+    probability = np.random.default_rng(3).random(len(world)) ** 4
+    policy = load_policy()
+    summed = bands(policy, probability, fraud, amount)
+    assert sum(band.rows for band in summed) == len(world)
+    grid = choices(summed)
+    for low, high in [(0, 0), (0, 41), (41, 41), (10, 30), (30, 35)]:
+        one = grid[low][high - low]
+        assert (one.step_up, one.decline) == (summed[low].low, summed[high].low)
+        actions = np.where(probability >= one.decline, 2, np.where(probability >= one.step_up, 1, 0))
+        found = rates(actions.astype(np.int8), fraud, amount, policy)
+        assert one.cost == pytest.approx(found.cost_per_transaction * len(world))
+        assert one.recall == pytest.approx(found.recall)
+        assert one.false_positive_rate == pytest.approx(found.false_positive_rate)
+        assert one.precision is None or one.precision == pytest.approx(found.precision)
+        assert one.declined == pytest.approx((actions == 2).mean())
+        assert one.approved + one.stepped_up + one.declined == pytest.approx(1.0)
+
+
+def test_an_evaluation_of_before_is_still_read(evaluation):
+    content = json.loads(json.dumps(evaluation.to_dict()))
+    del content["rates"], content["importance"], content["curves"]["bands"]
+    for segment in content["segments"]:
+        del segment["against"], segment["difference"]
+    old = Evaluation.from_dict(content)
+    assert (old.rates, old.importance, old.curves.bands) == ({}, (), ())
+    assert old.savings == evaluation.savings
+    assert old.explain()
+    assert "false_positive_rate" not in old.metrics()
+
+
+def test_importance_is_by_shares_of_gain(evaluation):
+    names, shares = zip(*evaluation.importance, strict=True)
+    assert set(names) <= set(CONTRACT.names)
+    assert list(shares) == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(1.0)
 
 
 def test_the_better_model_saves(evaluation):

@@ -20,7 +20,7 @@ from fraud_platform.package import (
     check_contract,
     load_reasons_text,
 )
-from fraud_platform.package.bundle import FILES, MANIFEST
+from fraud_platform.package.bundle import CARD, CARDLESS_FORMAT, FILES, MANIFEST, _manifest, build, parse
 from fraud_platform.policy import load_policy_text
 from fraud_platform.rules import load_lists_text, load_rules, load_rules_text
 
@@ -118,6 +118,23 @@ def test_the_lists_are_a_part_of_the_bundle(tmp_path: Path) -> None:
     card = load_lists_text().replace("tokens: []", "tokens: ['4111111111111111']", 1)
     with pytest.raises(BundleError, match=r"lists\.yaml cannot be read: .*\(hidden\)"):
         build_bundle(replace(parts(), lists_text=card), tmp_path)
+
+
+def test_a_bundle_of_before_there_was_a_card_is_still_read(tmp_path: Path) -> None:
+    files = {name: raw for name, raw in build(parts()).files.items() if name not in (CARD, MANIFEST)}
+    old = parse({**files, MANIFEST: _manifest(files, CARDLESS_FORMAT)})
+    assert (old.card, old.contract) == ("", CONTRACT)
+    with pytest.raises(BundleError, match=r"card\.md does not belong"):
+        parse({**old.files, CARD: b"x"})
+    with pytest.raises(BundleError, match="has format 1; this platform reads 2 and 3"):
+        parse({**files, MANIFEST: _manifest(files, 1)})
+
+
+def test_a_card_is_a_part_of_the_bundle(tmp_path: Path) -> None:
+    built = build_bundle(replace(parts(), card_text="# Card\n"), tmp_path)
+    assert built.id != build_bundle(parts(), tmp_path).id
+    assert load_bundle(bundle_path(tmp_path, built.id)).card == "# Card\n"
+    assert (bundle_path(tmp_path, built.id) / CARD).read_text() == "# Card\n"
 
 
 def test_a_bundle_of_another_contract_is_refused(tmp_path: Path) -> None:

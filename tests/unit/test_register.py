@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fraud_platform.errors import GateError
-from fraud_platform.evaluate import Cost, Curves, Evaluation, Interval, Quality
+from fraud_platform.evaluate import Cost, Curves, Evaluation, Interval, Quality, Segment
 from fraud_platform.register import PromotionRules, checked_approval, evidence_of, gate
 from fraud_platform.train import Part
 
@@ -15,8 +15,13 @@ GOOD = Interval(1_000.0, 400.0, 1_600.0)
 UNSURE = Interval(1_000.0, -10.0, 2_000.0)
 
 
+def segment(value: str = "web", frauds: int = 40, difference: Interval | None = GOOD) -> Segment:
+    return Segment("channel", value, 1_000, frauds, 0.01, 50.0, 10.0, "champion", difference)
+
+
 def make_evaluation(champion: str | None = CHAMPION, **savings: Interval) -> Evaluation:
-    others = ("champion", "rules", "approve_all") if champion else ("rules", "approve_all")
+    baselines = ("logistic", "rules", "approve_all")
+    others = ("champion", *baselines) if champion else baselines
     return Evaluation(
         fingerprint="f" * 64,
         champion_fingerprint=champion,
@@ -27,7 +32,7 @@ def make_evaluation(champion: str | None = CHAMPION, **savings: Interval) -> Eva
         qualities={"candidate": Quality(0.7, 0.9, ((0.9, 0.4),), 0.3, 0.004, 0.001)},
         costs={name: Cost(100.0, 1, 2, 3, 0) for name in ("candidate", *others)},
         savings=dict.fromkeys(others, GOOD) | savings,
-        segments=(),
+        segments=(segment(),) if champion else (),
         curves=Curves({}, (), ()),
         method="",
     )
@@ -40,7 +45,8 @@ def failed(promotion) -> list[str]:
 def test_a_challenger_that_saves_for_certain_may_replace_the_champion():
     promotion = gate(make_evaluation(), CHAMPION)
     assert promotion.is_allowed
-    assert "saves 1,000 (95% interval 400 to 1,600) against champion" in promotion.reasons[-1]
+    assert "saves 1,000 (95% interval 400 to 1,600) against champion" in promotion.reasons[-2]
+    assert promotion.reasons[-1].startswith("none of 1 segments with 30 frauds or more is worse")
 
 
 def test_a_first_model_needs_no_champion():
@@ -51,11 +57,12 @@ def test_a_first_model_needs_no_champion():
         "calibrated",
         "saves_against_approve_all",
         "saves_against_rules",
+        "saves_against_logistic",
     ]
 
 
-@pytest.mark.parametrize("other", ["approve_all", "rules"])
-def test_a_first_model_must_beat_the_rules_and_approving_all(other):
+@pytest.mark.parametrize("other", ["approve_all", "rules", "logistic"])
+def test_a_first_model_must_beat_every_baseline(other):
     promotion = gate(make_evaluation(champion=None, **{other: UNSURE}), None)
     assert not promotion.is_allowed
     assert failed(promotion) == [f"saves_against_{other}"]
@@ -84,6 +91,33 @@ def test_the_evidence_must_be_against_the_champion_of_today():
 def test_the_champion_does_not_replace_itself():
     evaluation = replace(make_evaluation(), fingerprint=CHAMPION)
     assert gate(evaluation, CHAMPION).reasons == (f"candidate {CHAMPION[:12]} is the champion already",)
+
+
+WORSE = Interval(-500.0, -900.0, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("one", "is_allowed"),
+    [
+        (segment("pos", 30, WORSE), False),
+        (segment("pos", 29, WORSE), True),
+        (segment("pos", 30, Interval(-500.0, -900.0, 0.0)), True),
+        (segment("pos", 30, None), True),
+        (replace(segment("pos", 30, WORSE), against="rules"), True),
+    ],
+    ids=["for certain", "few frauds", "unsure", "not measured", "not the champion"],
+)
+def test_no_segment_with_enough_frauds_may_be_worse_for_certain(one, is_allowed):
+    evaluation = replace(make_evaluation(), segments=(segment(), one))
+    promotion = gate(evaluation, CHAMPION)
+    assert failed(promotion) == ([] if is_allowed else ["no_worse_segment"])
+    if not is_allowed:
+        assert "channel pos saves -500 (95% interval -900 to -1)" in promotion.reasons[0]
+
+
+def test_segments_that_were_never_compared_are_no_evidence():
+    evaluation = replace(make_evaluation(), segments=())
+    assert failed(gate(evaluation, CHAMPION)) == ["no_worse_segment"]
 
 
 def test_little_evidence_is_not_enough():
