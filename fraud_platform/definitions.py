@@ -14,9 +14,11 @@ from dagster_dbt import DbtCliResource
 from fraud_platform.adapters.dbt import DBT_PROJECT, dbt_executable, ensure_manifest
 from fraud_platform.defs import (
     automation,
+    delay_bakeoff,
     evaluate,
     expectations,
     features,
+    label_delay,
     monitor,
     package,
     parity,
@@ -36,7 +38,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
     """Assets, checks, jobs, schedules and sensors of one dataset."""
     platform = Platform(settings)
     manifest = ensure_manifest(settings, platform.mapping)
-    worlds = [simulate.world] if platform.is_simulated else []
+    worlds = [simulate.world, delay_bakeoff.delay_bakeoff] if platform.is_simulated else []
     return dg.Definitions(
         assets=automation.gated(
             [
@@ -50,6 +52,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
                 parity.tails,
                 rules.rules_backtest,
                 rungs.rungs,
+                label_delay.label_delay,
                 register.model_version,
                 package.bundle,
                 package.bento,

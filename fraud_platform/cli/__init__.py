@@ -245,6 +245,16 @@ def benchmark_handbook(
     benchmark(settings_of("handbook", data))
 
 
+@benchmarks.command("simulated")
+def benchmark_simulated(
+    transactions: Annotated[int, typer.Option(help="Size of the world; 0 is the demo's own")] = 0,
+) -> None:
+    """The simulated world: its label delay, and what naive, mature and corrected labels cost by the truth."""
+    from fraud_platform.cli.simulated import benchmark
+
+    benchmark(settings_of("simulated", None), transactions)
+
+
 @keys.command("add")
 def add_key(
     name: Annotated[str, typer.Argument(help="Who or what will use it")],

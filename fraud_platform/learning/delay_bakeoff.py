@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from fraud_platform.errors import TrainingError
 from fraud_platform.evaluate import Fold, paired_bootstrap, prequential
 from fraud_platform.evaluate.backtest import request_columns
 from fraud_platform.evaluate.folds import Role
@@ -43,9 +42,6 @@ PER = 1_000
 """Transactions that costs are told for."""
 RANKING_RESAMPLES = 300
 WINDOWS_DAYS = (7, 14, 21, 30, 45, 60)
-VALIDATION_FOLDS = TEST_FOLDS = 3
-ASSESSED_DAYS = 9
-HELD_OUT_DAYS = 14
 PARAMS = TrainParams(rounds_max=200, early_stopping_rounds=30, learning_rate=0.1)
 """The platform's own but for larger and fewer steps: dozens of boosters are fitted."""
 THRESHOLD = 0.5
@@ -69,21 +65,15 @@ class _Assessed:
     fold: np.ndarray
 
 
-def plan_delay(maturity_days: int, params: TrainParams = PARAMS) -> DelayPlan:
-    """The windows that are compared, the dataset's own among them."""
-    windows = tuple(sorted({*WINDOWS_DAYS, maturity_days} - {0}))
-    return DelayPlan(maturity_days, windows, HELD_OUT_DAYS, params)
-
-
 def delay_folds(first_ms: int, end_ms: int, plan: DelayPlan) -> tuple[Fold, ...]:
-    """As-ofs ASSESSED_DAYS apart, so late that the longest window leaves something to learn from."""
+    """As-ofs, each where the days after the last one end, as late as there are days to judge."""
     return prequential(
         first_ms,
         end_ms,
         plan.windows_days[-1] * MILLISECONDS_PER_DAY,
-        validation_folds=VALIDATION_FOLDS,
-        test_folds=TEST_FOLDS,
-        assessed_days=ASSESSED_DAYS,
+        validation_folds=plan.as_ofs,
+        test_folds=plan.as_ofs,
+        assessed_days=plan.assessed_days,
         held_out_days=plan.held_out_days,
     )
 
@@ -100,10 +90,6 @@ def run_delay_bakeoff(
 
     TrainingError where the world is too short or too small.
     """
-    if plan.maturity_days not in plan.windows_days:
-        raise TrainingError(
-            f"maturity_days {plan.maturity_days} is not among the windows {plan.windows_days}"
-        )
     started = time.perf_counter()
     folds = delay_folds(int(rows.event_time[0]), int(rows.event_time[-1]) + 1, plan)
     said: dict[Role, dict[str, _Said]] = {"validation": {}, "test": {}}

@@ -59,13 +59,26 @@ def wait(days: int) -> str:
 
 @dataclass(frozen=True)
 class DelayPlan:
-    """windows_days: what is waited for; maturity_days: the dataset's window, among them. held_out_days: how
-    many days stop and calibrate. params: of every booster."""
+    """windows_days: what is waited for, rising; maturity_days: the dataset's window, among them.
+    held_out_days: how many days stop and calibrate. as_ofs: how many choose, and as many that judge;
+    assessed_days: what follows each. params: of every booster. TrainingError where it makes no sense."""
 
     maturity_days: int
     windows_days: tuple[int, ...]
-    held_out_days: int
     params: TrainParams
+    as_ofs: int = 3
+    assessed_days: int = 9
+    held_out_days: int = 14
+
+    def __post_init__(self) -> None:
+        windows = self.windows_days
+        if self.maturity_days not in windows or windows[0] < 1 or list(windows) != sorted(set(windows)):
+            raise TrainingError(
+                f"windows {windows}: must be days from 1 on, rising, with the dataset's {self.maturity_days}"
+            )
+        for name in ("as_ofs", "assessed_days", "held_out_days"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name}={getattr(self, name)}: must be 1 or more")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ STAGES = (
     "package",
     "serve",
     "monitor",
+    "learning",
 )
 MODELS = (
     "card",
@@ -55,6 +56,8 @@ ASSETS = {
     "evaluate/tails",
     "evaluate/rules_backtest",
     "evaluate/rungs",
+    "learning/label_delay",
+    "learning/delay_bakeoff",
     "register/model_version",
     "package/bundle",
     "package/bento",
@@ -96,6 +99,9 @@ CHECKS = {
 }
 ASIDE = {"evaluate/tails", "evaluate/rules_backtest", "evaluate/rungs"}
 """They inform, and nothing waits for them."""
+EXPERIMENTS = {"learning/label_delay", "learning/delay_bakeoff"}
+"""They inform as well, and nothing starts them by itself."""
+OF_THE_PLAYED_WORLD = {"simulate/world", "learning/delay_bakeoff"}
 NOT_BLOCKING = {"register/model_version:gate": "a version that failed stays as evidence; approve refuses it"}
 
 
@@ -155,7 +161,7 @@ def test_every_job_resolves(defs: dg.Definitions) -> None:
 def test_the_learning_job_goes_from_the_world_to_a_version(defs: dg.Definitions) -> None:
     layer = defs.resolve_job_def("learning").asset_layer
     names = {_name(key) for key in layer.selected_asset_keys}
-    later = ("package/", "serve/", "monitor/")
+    later = ("package/", "serve/", "monitor/", "learning/")
     assert names == {name for name in ASSETS if not name.startswith(later)} - ASIDE
 
 
@@ -177,7 +183,7 @@ def test_the_sensors_run_by_themselves(defs: dg.Definitions) -> None:
 
 def test_only_a_dataset_that_is_played_has_a_world(tmp_path: Path) -> None:
     graph = build_defs(Settings(tmp_path, "handbook", tmp_path)).resolve_asset_graph()
-    assert {_name(node.key) for node in graph.asset_nodes} == ASSETS - {"simulate/world"}
+    assert {_name(node.key) for node in graph.asset_nodes} == ASSETS - OF_THE_PLAYED_WORLD
 
 
 @pytest.mark.parametrize("day", ["2025-01-01", "2026-01-01"])
@@ -262,7 +268,7 @@ def test_what_teaches_and_what_is_released_waits_for_parity(graph, name: str) ->
     assert dg.AssetKey(["features", "parity"]) in graph.get(dg.AssetKey(name.split("/"))).parent_keys
 
 
-@pytest.mark.parametrize("name", sorted(ASIDE))
+@pytest.mark.parametrize("name", sorted(ASIDE | EXPERIMENTS))
 def test_nothing_waits_for_what_only_informs(graph, name: str) -> None:
     assert not graph.get(dg.AssetKey(name.split("/"))).child_keys
 
