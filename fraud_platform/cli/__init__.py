@@ -235,16 +235,6 @@ def monitor(dataset: Dataset = None) -> None:
     show_monitoring(settings_of(dataset, None))
 
 
-@benchmarks.command("handbook")
-def benchmark_handbook(
-    data: Annotated[Path, typer.Option(help="Folder that holds the handbook's transactions")],
-) -> None:
-    """The handbook's validation and test folds: the published rows beside the platform's."""
-    from fraud_platform.cli.handbook import benchmark
-
-    benchmark(settings_of("handbook", data))
-
-
 @benchmarks.command("simulated")
 def benchmark_simulated(
     transactions: Annotated[int, typer.Option(help="Size of the world; 0 is the demo's own")] = 0,
@@ -253,6 +243,16 @@ def benchmark_simulated(
     from fraud_platform.cli.simulated import benchmark
 
     benchmark(settings_of("simulated", None), transactions)
+
+
+@benchmarks.command("handbook")
+def benchmark_handbook(
+    data: Annotated[Path, typer.Option(help="Folder that holds the handbook's transactions")],
+) -> None:
+    """The handbook's validation and test folds: the published rows beside the platform's."""
+    from fraud_platform.cli.handbook import benchmark
+
+    benchmark(settings_of("handbook", data))
 
 
 @keys.command("add")
