@@ -56,8 +56,8 @@ def show_delay(platform: Platform, config: DelayBakeoffConfig) -> DelayBakeoff:
 
 
 def _show_curves(found: LabelDelay) -> None:
-    names = [f"known after {days} d (histogram)" for days in SHOWN_WINDOWS_DAYS]
-    table = Table("frauds", "", "known", "50 % after", "90 % after", "horizon", *names)
+    names = [f"after {days} d (histogram)" for days in SHOWN_WINDOWS_DAYS]
+    table = Table("frauds", Column("", no_wrap=True), "known", "50 % after", "90 % after", "horizon", *names)
     for record in found.table():
         known = [_shares(record, days) for days in SHOWN_WINDOWS_DAYS]
         waits = [f"{record[name]:.1f} d" for name in ("days_50", "days_90", "horizon_days")]

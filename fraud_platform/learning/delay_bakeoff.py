@@ -26,6 +26,7 @@ from fraud_platform.learning.delay_contenders import (
     CORRECTED,
     NAIVE,
     ORACLE,
+    UNWEIGHTED,
     DelayPlan,
     Learner,
     wait,
@@ -200,6 +201,7 @@ def _pairs(window: str, correction: str, reference: str) -> tuple[tuple[str, str
         (reference, NAIVE),
         (window, NAIVE),
         (correction, NAIVE),
+        (correction, UNWEIGHTED),
         (ORACLE, correction),
     )
     return tuple(dict.fromkeys((one, other) for one, other in pairs if one != other))

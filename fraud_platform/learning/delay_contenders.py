@@ -8,8 +8,9 @@ Every contender fits the same booster on all its frauds and the same draw of its
 - naive: what is not reported is legitimate, up to the as-of;
 - wait W: rows at least W days old, with what is known of them at the as-of;
 - calibrated: wait, at the dataset's window, with a calibrator that counts what is not reported yet;
-- importance, by channel, expected: the young rows teach as well (see `delayed`); they stop and calibrate on
-  the same mature rows as calibrated does;
+- unweighted: the young rows teach as they are, what is not reported as legitimate; it stops and calibrates on
+  the same mature rows as calibrated does. What the weights add is told by the difference to it;
+- importance, by channel, expected: the same, but the young rows are corrected (see `delayed`);
 - oracle: the truth, up to the as-of. No one has it; it says what is to be won.
 """
 
@@ -35,15 +36,16 @@ from fraud_platform.schema import MILLISECONDS_PER_DAY
 from fraud_platform.train import Booster, TrainParams, fit_booster
 from fraud_platform.train.split import date_of
 
-NAIVE, CALIBRATED, IMPORTANCE, BY_CHANNEL, EXPECTED, ORACLE = (
+NAIVE, CALIBRATED, UNWEIGHTED, IMPORTANCE, BY_CHANNEL, EXPECTED, ORACLE = (
     "naive",
     "calibrated",
+    "unweighted",
     "importance",
     "importance by channel",
     "expected outcomes",
     "oracle",
 )
-CORRECTED = (CALIBRATED, IMPORTANCE, BY_CHANNEL, EXPECTED)
+CORRECTED = (CALIBRATED, UNWEIGHTED, IMPORTANCE, BY_CHANNEL, EXPECTED)
 SURE = 0.999
 """Where more than this share of frauds is known, an unreported row is taken at its word."""
 
@@ -138,7 +140,9 @@ class Learner:
         score = first.score(self.rows.matrix[held], self.plan.params.threads)
         curve = Calibrator.fit(score, known[held], weight)
         yield Learned(CALIBRATED, first.booster, curve, first.teaching_rows, first.teaching_frauds)
+        everything = Taught(np.arange(len(known)), known, np.ones(len(known)))
         for name, taught in (
+            (UNWEIGHTED, everything),
             (IMPORTANCE, by_importance(known, alike, p)),
             (BY_CHANNEL, by_importance(known, by_channel, p)),
             (EXPECTED, by_expectation(known, alike, p)),

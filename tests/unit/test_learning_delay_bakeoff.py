@@ -180,10 +180,11 @@ def test_a_learner_sees_nothing_of_the_time_after_its_as_of(rows: DelayRows, pla
 def test_young_rows_teach_a_corrected_contender_only(rows: DelayRows, plan: DelayPlan) -> None:
     fold = delay_folds(int(rows.event_time[0]), int(rows.event_time[-1]) + 1, plan)[-1]
     found = {one.name: one for one in Learner(rows, Past.at(rows, fold), plan, CONTRACT).contenders()}
-    calibrated, importance = found[CORRECTED[0]], found[CORRECTED[1]]
+    calibrated, unweighted, importance = (found[name] for name in CORRECTED[:3])
     assert calibrated.booster is found[wait(14)].booster
     assert calibrated.calibrator != found[wait(14)].calibrator
-    assert importance.teaching_rows > calibrated.teaching_rows
+    assert unweighted.teaching_rows > importance.teaching_rows > calibrated.teaching_rows
+    assert importance.teaching_frauds > unweighted.teaching_frauds > calibrated.teaching_frauds
 
 
 def test_a_world_too_short_or_too_small_is_refused(rows: DelayRows, plan: DelayPlan) -> None:
