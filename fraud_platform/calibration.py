@@ -41,8 +41,10 @@ class Calibrator:
         object.__setattr__(self, "_y", y)
 
     @classmethod
-    def fit(cls, raw_score: np.ndarray, is_fraud: np.ndarray) -> Calibrator:
+    def fit(cls, raw_score: np.ndarray, is_fraud: np.ndarray, weight: np.ndarray | None = None) -> Calibrator:
         """Isotonic regression of fraud on the score; both (n,). TrainingError when there is nothing to learn.
+
+        weight: (n,), how much each row counts, about 1 on average; None: all alike.
 
         Pool adjacent violators: Ayer et al., "An Empirical Distribution Function for Sampling with
         Incomplete Information", 1955. A pool becomes one knot, at its mean score.
@@ -50,8 +52,9 @@ class Calibrator:
         score = np.asarray(raw_score, dtype=np.float64)
         fraud = np.asarray(is_fraud, dtype=np.float64)
         _refuse_unusable(score, fraud)
-        count, frauds, total = _pool(*_bins(score, fraud))
-        rate = (frauds + PRIOR_ROWS * fraud.mean()) / (count + PRIOR_ROWS)
+        count, frauds, total = _pool(*_bins(score, fraud, weight))
+        prior = fraud.mean() if weight is None else np.average(fraud, weights=weight)
+        rate = (frauds + PRIOR_ROWS * prior) / (count + PRIOR_ROWS)
         x, y = total / count, np.maximum.accumulate(rate)
         rises = np.concatenate(([True], np.diff(x) > 0))
         return cls(tuple(x[rises].tolist()), tuple(y[rises].tolist()))
@@ -85,11 +88,13 @@ def _refuse_unusable(score: np.ndarray, fraud: np.ndarray) -> None:
         )
 
 
-def _bins(score: np.ndarray, fraud: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _bins(
+    score: np.ndarray, fraud: np.ndarray, weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows, frauds and the sum of scores of each bin, by rising score; equal scores share a bin."""
     values, inverse = np.unique(score, return_inverse=True)
-    count = np.bincount(inverse).astype(np.float64)
-    frauds = np.bincount(inverse, weights=fraud)
+    count = np.bincount(inverse, weights=weight).astype(np.float64)
+    frauds = np.bincount(inverse, weights=fraud if weight is None else fraud * weight)
     per_bin = max(1, min(ROWS_PER_BIN, len(score) // 20))
     number = (np.cumsum(count) - count) // per_bin
     starts = np.flatnonzero(np.concatenate(([True], np.diff(number) > 0)))

@@ -16,10 +16,12 @@ from fraud_platform.defs import (
     automation,
     blend,
     declines,
+    delay_bakeoff,
     evaluate,
     expectations,
     features,
     imbalance,
+    label_delay,
     leakage,
     monitor,
     package,
@@ -42,7 +44,12 @@ def build_defs(settings: Settings) -> dg.Definitions:
     """Assets, checks, jobs, schedules and sensors of one dataset."""
     platform = Platform(settings)
     manifest = ensure_manifest(settings, platform.mapping)
-    played = [simulate.world, selective.selective_labels, selective.selective_retraining]
+    played = [
+        simulate.world,
+        delay_bakeoff.delay_bakeoff,
+        selective.selective_labels,
+        selective.selective_retraining,
+    ]
     return dg.Definitions(
         assets=automation.gated(
             [
@@ -60,6 +67,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
                 imbalance.imbalance_bakeoff_table,
                 blend.blend,
                 search.searched_params,
+                label_delay.label_delay,
                 register.model_version,
                 package.bundle,
                 package.bento,

@@ -263,6 +263,16 @@ def monitor(dataset: Dataset = None) -> None:
     show_monitoring(settings_of(dataset, None))
 
 
+@benchmarks.command("simulated")
+def benchmark_simulated(
+    transactions: Annotated[int, typer.Option(help="Size of the world; 0 is the demo's own")] = 0,
+) -> None:
+    """The simulated world: its label delay, and what naive, mature and corrected labels cost by the truth."""
+    from fraud_platform.cli.simulated import benchmark
+
+    benchmark(settings_of("simulated", None), transactions)
+
+
 @benchmarks.command("handbook")
 def benchmark_handbook(
     data: Annotated[Path, typer.Option(help="Folder that holds the handbook's transactions")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,3 +78,53 @@ def average_precision_difference(
     low, high = np.quantile(drawn, [tail, 1.0 - tail])
     difference = Interval(exact[1] - exact[0], float(low), float(high))
     return RankingDifference(exact[0], exact[1], difference, len(fraud), int(fraud.sum()))
+
+
+def mean_average_precisions(
+    scores: Mapping[str, np.ndarray],
+    reference: str,
+    is_fraud: np.ndarray,
+    group: np.ndarray,
+    block: np.ndarray,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> dict[str, tuple[float, Interval]]:
+    """Average precision of each score, its mean over groups, and how much it is above the reference's.
+
+    scores: by name, (n,); group, block: (n,). Rows are ranked within their group alone: scores of one name
+    need not be comparable between groups. Blocks are drawn as above. TrainingError for a group without fraud.
+    """
+    fraud = np.asarray(is_fraud, dtype=bool)
+    groups = [np.flatnonzero(group == one) for one in np.unique(group)]
+    for rows in groups:
+        if not fraud[rows].any():
+            raise TrainingError(f"no fraud in a group of {len(rows)} rows to rank; give more history")
+    rankings = {
+        name: [(rows, _Ranking.of(np.asarray(score, dtype=np.float64)[rows], fraud[rows])) for rows in groups]
+        for name, score in scores.items()
+    }
+    blocks, member = np.unique(np.asarray(block), return_inverse=True)
+    exact = _means(rankings, np.ones(len(fraud)), fraud)
+    generator = np.random.default_rng(seed)
+    drawn: dict[str, list[float]] = {name: [] for name in scores}
+    for _ in range(resamples):
+        means = _means(rankings, generator.poisson(1.0, len(blocks)).astype(np.float64)[member], fraud)
+        for name, mean in means.items():
+            drawn[name].append(mean - means[reference])
+    tail = (1.0 - LEVEL) / 2.0
+    ends = {name: np.quantile(found, [tail, 1.0 - tail]) for name, found in drawn.items()}
+    return {
+        name: (mean, Interval(mean - exact[reference], float(ends[name][0]), float(ends[name][1])))
+        for name, mean in exact.items()
+    }
+
+
+def _means(
+    rankings: Mapping[str, list[tuple[np.ndarray, _Ranking]]], weight: np.ndarray, fraud: np.ndarray
+) -> dict[str, float]:
+    return {
+        name: float(
+            np.mean([one.average_precision(weight[rows], (weight * fraud)[rows]) for rows, one in ranked])
+        )
+        for name, ranked in rankings.items()
+    }

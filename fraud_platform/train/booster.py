@@ -109,6 +109,12 @@ def row_weights(is_fraud: np.ndarray, params: TrainParams) -> np.ndarray | None:
     return np.where(np.asarray(is_fraud, dtype=bool), 1.0, 1.0 / params.legit_share)
 
 
+def _joined(by_class: np.ndarray | None, weight: np.ndarray | None) -> np.ndarray | None:
+    if by_class is None or weight is None:
+        return by_class if weight is None else weight
+    return by_class * weight
+
+
 def fit_booster(
     matrix: np.ndarray,
     is_fraud: np.ndarray,
@@ -116,8 +122,12 @@ def fit_booster(
     params: TrainParams,
     validation: tuple[np.ndarray, np.ndarray] | None = None,
     report: Callable[[str], None] = lambda message: None,
+    weight: np.ndarray | None = None,
 ) -> Booster:
-    """Fit on float64 (n, k) in contract order; `validation` (matrix, is_fraud) decides when to stop."""
+    """Fit on float64 (n, k) in contract order; `validation` (matrix, is_fraud) decides when to stop.
+
+    weight: (n,), how much each row counts, beside what `params` gives its class; None: all alike.
+    """
     lightgbm = load_lightgbm()
     options = {
         "feature_name": list(contract.names),
@@ -125,7 +135,7 @@ def fit_booster(
         "params": {"verbosity": -1},
     }
     labels = np.asarray(is_fraud, dtype=np.float64)
-    rows = lightgbm.Dataset(matrix, labels, weight=row_weights(is_fraud, params), **options)
+    rows = lightgbm.Dataset(matrix, labels, weight=_joined(row_weights(is_fraud, params), weight), **options)
     callbacks = [_reporter(report, params.rounds_max)]
     held_out = []
     if validation is not None and params.early_stopping_rounds > 0:

@@ -28,6 +28,7 @@ STAGES = (
     "package",
     "serve",
     "monitor",
+    "learning",
 )
 MODELS = (
     "card",
@@ -62,6 +63,8 @@ ASSETS = {
     "learning/imbalance_bakeoff",
     "learning/blend",
     "learning/search",
+    "learning/label_delay",
+    "learning/delay_bakeoff",
     "register/model_version",
     "package/bundle",
     "package/bento",
@@ -105,9 +108,14 @@ CHECKS = {
 }
 ASIDE = {"evaluate/tails", "evaluate/rules_backtest", "evaluate/rungs"}
 """They inform, and nothing waits for them."""
-EXPERIMENTS = {"learning/selective_labels", "learning/selective_retraining"}
+EXPERIMENTS = {name for name in ASSETS if name.startswith("learning/")}
 """They inform as well, and take long: nothing starts them by itself."""
-OF_THE_PLAYED_WORLD = {"simulate/world", *EXPERIMENTS}
+OF_THE_PLAYED_WORLD = {
+    "simulate/world",
+    "learning/delay_bakeoff",
+    "learning/selective_labels",
+    "learning/selective_retraining",
+}
 NOT_BLOCKING = {"register/model_version:gate": "a version that failed stays as evidence; approve refuses it"}
 
 
