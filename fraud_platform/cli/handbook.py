@@ -1,4 +1,4 @@
-"""`benchmark handbook`: the published folds on the platform's own features, the book's split on the book's."""
+"""`benchmark handbook`: the published folds on the platform's own features, the book's on the book's."""
 
 from __future__ import annotations
 
