@@ -186,6 +186,6 @@ def _digest(encoder: CategoryEncoder, *parts: _Rows) -> str:
     digest = hashlib.sha256(encoder.to_json())
     for rows in parts:
         digest.update(rows.identity)
-        digest.update(np.ascontiguousarray(rows.matrix).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(rows.matrix).reshape(-1).view(np.uint8).data)
         digest.update(rows.is_fraud.tobytes())
     return digest.hexdigest()
