@@ -50,7 +50,7 @@ def benchmark(settings: Settings) -> SparkovResult:
 
 
 def _people(platform: Platform) -> pd.DataFrame | None:
-    """Gender and age of the customers, where the set's folder tells them: for the report, not for the model."""
+    """Gender and age of the customers, where the set's folder tells them: for the report alone."""
     customers = platform.source / CUSTOMERS
     return platform.warehouse.frame(PEOPLE, [str(customers)]) if customers.is_file() else None
 
