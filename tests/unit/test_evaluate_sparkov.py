@@ -49,7 +49,7 @@ rules:
 """,
     CONTRACT.dtypes,
 )
-SMALL = TrainParams(rounds_max=15, early_stopping_rounds=5, min_data_in_leaf=20, legit_share=0.5)
+SMALL = TrainParams(rounds_max=15, early_stopping_rounds=5, min_data_in_leaf=20, legit_share=0.5, threads=1)
 CHOICES = {"one round": replace(SMALL, rounds_max=1, num_leaves=2), "fifteen": SMALL}
 PEOPLE = pd.DataFrame(
     {"card_id": [f"c{i}" for i in range(299)], "gender": ["F", "M", "F"] * 99 + ["M"] * 2, "age": 40}
