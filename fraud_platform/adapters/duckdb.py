@@ -57,6 +57,7 @@ class Warehouse:
         config: dict[str, Any] = {"memory_limit": self.memory_limit, "threads": self.threads}
         with self._open(read_only, config) as connection:
             connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET enable_progress_bar = false")
             yield connection
 
     def _open(self, read_only: bool, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:

@@ -307,6 +307,16 @@ def benchmark_blend(
     show_blend(settings_of(dataset, source), rows_max=rows_max, folds=folds, latency_budget_ms=budget_ms)
 
 
+@benchmarks.command("sparkov")
+def benchmark_sparkov(
+    data: Annotated[Path, typer.Option(help="Folder that holds Sparkov's transactions and customers")],
+) -> None:
+    """The quarter from 2020-04-01, with everything chosen before: AP, money, segments, what is no input."""
+    from fraud_platform.cli.sparkov import benchmark
+
+    benchmark(settings_of("sparkov", data))
+
+
 @keys.command("add")
 def add_key(
     name: Annotated[str, typer.Argument(help="Who or what will use it")],

@@ -52,10 +52,12 @@ class CategoryEncoder:
 
     def matrix(self, columns: Mapping[str, np.ndarray], contract: FeatureContract) -> np.ndarray:
         """Columns by name, each (n,), as float64 (n, k) in contract order. ContractError when one lacks."""
-        parts = [_column(columns, name) for name in contract.names]
         codes = dict(self._places(contract))
-        out = np.empty((len(parts[0]) if parts else 0, len(parts)), dtype=np.float64)
-        for place, part in enumerate(parts):
+        out = np.empty((0, len(contract.names)), dtype=np.float64)
+        for place, name in enumerate(contract.names):
+            part = _column(columns, name)
+            if place == 0:
+                out = np.empty((len(part), len(contract.names)), dtype=np.float64)
             out[:, place] = _coded(part, codes[place]) if place in codes else _numbers(part)
         return out
 

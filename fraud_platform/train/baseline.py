@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ LEVELS_AS_COLUMNS = 20
 """A category's most frequent levels that get a column of their own."""
 SPREADS_MAX = 10.0
 """Standardised values are clipped here: one huge amount must not bend the line."""
+ROWS_AT_ONCE = 65_536
+"""Rows are standardised in pieces of so many: the steps in between need no room for all of them."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def fit_logistic(
         for i, f in enumerate(contract.features)
         if f.dtype == "category"
     )
-    centre, spread = _moments(matrix[:, numbers])
+    centre, spread = _moments(matrix, numbers)
     design = _design(matrix, numbers, centre, spread, levels)
     model = LogisticRegression(C=1.0, solver="newton-cholesky", max_iter=200)
     model.fit(design, np.asarray(is_fraud, dtype=bool), sample_weight=weight)
@@ -89,12 +91,17 @@ def fit_logistic(
     return LogisticBaseline(numbers, centre, spread, levels, weights, intercept, calibrator)
 
 
-def _moments(values: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the known values of each column; 0 and 1 where there is nothing."""
-    known = np.isfinite(values)
-    count = np.maximum(known.sum(axis=0), 1)
-    centre = np.where(known, values, 0.0).sum(axis=0) / count
-    spread = np.sqrt((np.where(known, values - centre, 0.0) ** 2).sum(axis=0) / count)
+def _moments(matrix: np.ndarray, numbers: tuple[int, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the known values of each number; 0 and 1 where there is nothing."""
+    count, total, squares = (np.zeros(len(numbers)) for _ in range(3))
+    for values in (matrix[piece][:, numbers] for piece in _pieces(len(matrix))):
+        known = np.isfinite(values)
+        count += known.sum(axis=0)
+        total += np.where(known, values, 0.0).sum(axis=0)
+    centre = total / np.maximum(count, 1)
+    for values in (matrix[piece][:, numbers] for piece in _pieces(len(matrix))):
+        squares += (np.where(np.isfinite(values), values - centre, 0.0) ** 2).sum(axis=0)
+    spread = np.sqrt(squares / np.maximum(count, 1))
     return tuple(centre.tolist()), tuple(np.where(spread > 0, spread, 1.0).tolist())
 
 
@@ -105,7 +112,17 @@ def _design(
     spread: tuple[float, ...],
     levels: tuple[tuple[int, int], ...],
 ) -> np.ndarray:
-    standard = (matrix[:, numbers] - np.array(centre)) / np.array(spread)
-    standard = np.clip(np.nan_to_num(standard, nan=0.0), -SPREADS_MAX, SPREADS_MAX)
-    columns = [matrix[:, [place]] == np.arange(count, dtype=np.float64) for place, count in levels]
-    return np.concatenate([standard, *(c.astype(np.float64) for c in columns)], axis=1)
+    """Standardised numbers, then a column of 0 and 1 for each level: float64 (n, numbers + levels)."""
+    out = np.empty((len(matrix), len(numbers) + sum(count for _, count in levels)), dtype=np.float64)
+    for piece in _pieces(len(matrix)):
+        part, column = matrix[piece], len(numbers)
+        standard = (part[:, numbers] - np.array(centre)) / np.array(spread)
+        out[piece, :column] = np.clip(np.nan_to_num(standard, nan=0.0), -SPREADS_MAX, SPREADS_MAX)
+        for place, count in levels:
+            out[piece, column : column + count] = part[:, [place]] == np.arange(count, dtype=np.float64)
+            column += count
+    return out
+
+
+def _pieces(rows: int) -> Iterator[slice]:
+    return (slice(start, start + ROWS_AT_ONCE) for start in range(0, rows, ROWS_AT_ONCE))

@@ -33,6 +33,7 @@ from tests.perf import (
     online,
     pipeline,
     plain,
+    retrain,
     serving,
 )
 from tests.perf.measured import Measured, Sizes
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 TRANSACTIONS, TRANSACTIONS_MIN, TRANSACTIONS_MAX = 250_000, 60_000, 5_000_000
 EVENTS, EVENTS_MIN = 200_000, 10_000
 HOT, HOT_MIN = 1_000_000, 10_000
+RETRAIN_MIN = 20_000
 CACHE = PROJECT_ROOT / "var" / "perf-env"
 WIDTH = 140
 
@@ -75,6 +77,7 @@ STAGES: dict[str, Stage] = {
     "feast": Stage("online engine beside Feast", beside_feast.feast),
     "labels": Stage("labels and training set", pipeline.labels, ("features",)),
     "train": Stage("train", pipeline.train, ("labels",)),
+    "retrain": Stage("retrain beside lightgbm.train", retrain.retrain),
     "evaluate": Stage("evaluate", pipeline.evaluate, ("train",)),
     "package": Stage("package", pipeline.package, ("evaluate",)),
     "serve": Stage("serve, in process", serving.serve_in_process, NEEDED_BY_A_SERVICE),
@@ -130,7 +133,7 @@ class Ran:
 def _ask_stage(name: str, var: Path, sizes: Sizes) -> Ran:
     command = [sys.executable, "-m", "tests.perf.bench", "--one", name, "--var", str(var)]
     command += ["--transactions", str(sizes.transactions), "--events", str(sizes.events)]
-    command += ["--hot", str(sizes.hot), "--cache", str(sizes.cache)]
+    command += ["--hot", str(sizes.hot), "--cache", str(sizes.cache), "--retrain", str(sizes.retrain)]
     found = json.loads(_output(name, command).splitlines()[-1])
     measured = Measured(found["rows"], tuple(found["seconds"]), found["note"], tuple(found["details"]))
     return Ran(measured, found["peak_mib"], found["processor_s"])
@@ -221,6 +224,7 @@ def main() -> None:
     parser.add_argument("--transactions", type=int, default=TRANSACTIONS, help="of the simulated world")
     parser.add_argument("--events", type=int, default=EVENTS, help="of the stage engine")
     parser.add_argument("--hot", type=int, default=HOT, help="events on a hot key in its 30 days")
+    parser.add_argument("--retrain", type=int, default=Sizes.retrain, help="rows of the stage retrain")
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES), metavar="STAGE")
     parser.add_argument(
         "--cache", type=Path, default=CACHE, help="where the environments of other stacks are kept"
@@ -230,10 +234,15 @@ def main() -> None:
     options = parser.parse_args()
     if not TRANSACTIONS_MIN <= options.transactions <= TRANSACTIONS_MAX:
         parser.error(f"--transactions {options.transactions}: give {TRANSACTIONS_MIN} to {TRANSACTIONS_MAX}")
-    for name, value, least in (("events", options.events, EVENTS_MIN), ("hot", options.hot, HOT_MIN)):
+    for name, value, least in (
+        ("events", options.events, EVENTS_MIN),
+        ("hot", options.hot, HOT_MIN),
+        ("retrain", options.retrain, RETRAIN_MIN),
+    ):
         if value < least:
             parser.error(f"--{name} {value}: give {least} or more")
-    sizes = Sizes(options.transactions, options.events, options.hot, options.cache.resolve())
+    cache = options.cache.resolve()
+    sizes = Sizes(options.transactions, options.events, options.hot, cache, options.retrain)
     signal.signal(signal.SIGTERM, unwind)
     if options.one:
         run_stage(options.one, options.var, sizes)

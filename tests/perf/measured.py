@@ -18,12 +18,13 @@ SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 @dataclass(frozen=True)
 class Sizes:
     """transactions: of the simulated world; events: of the engine's world; hot: events of a hot key in 30 d;
-    cache: where what is slow to install is kept."""
+    cache: where what is slow to install is kept; retrain: rows that teach in the stage retrain."""
 
     transactions: int
     events: int
     hot: int
     cache: Path
+    retrain: int = 2_000_000
 
 
 @dataclass(frozen=True)

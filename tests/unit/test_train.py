@@ -12,6 +12,7 @@ from fraud_platform.errors import BundleError, ContractError, TrainingError
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
 from fraud_platform.train import Candidate, Part, Split, TrainParams, columns_of, sample_rows, train
+from fraud_platform.train.run import in_order
 
 START = 1_700_006_400_000  # 2023-11-15, a midnight
 GAP = 7 * DAY
@@ -108,6 +109,28 @@ def test_the_same_data_gives_the_same_candidate_in_any_order(world, split, candi
     assert {n: files[n] for n in files if n != "candidate.json"} == {
         n: files_again[n] for n in files if n != "candidate.json"
     }
+
+
+def test_rows_of_one_moment_are_put_in_order_by_their_ids(world, split):
+    """Fails where ids are compared only now and then: hours hold many rows each."""
+    hourly = world.assign(event_time=world["event_time"] // 3_600_000 * 3_600_000)
+    inside = split.train.mask(hourly["event_time"].to_numpy())
+    shuffled = hourly.sample(frac=1.0, random_state=4)
+    chosen = split.train.mask(shuffled["event_time"].to_numpy())
+    placed = shuffled.iloc[in_order(shuffled, chosen)]["transaction_id"].tolist()
+    expected = hourly[inside].sort_values(["event_time", "transaction_id"])["transaction_id"].tolist()
+    assert placed == expected
+    assert train(hourly, CONTRACT, split, PARAMS) == train(shuffled, CONTRACT, split, PARAMS)
+
+
+def test_the_line_is_the_same_in_pieces(world, split, candidate, monkeypatch):
+    """Rows are standardised some at a time; how many must not matter."""
+    matrix = candidate.matrix(columns_of(world, CONTRACT))
+    whole = candidate.baseline.score(matrix)
+    monkeypatch.setattr("fraud_platform.train.baseline.ROWS_AT_ONCE", 97)
+    assert candidate.baseline.score(matrix).tolist() == whole.tolist()
+    again = train(world, CONTRACT, split, PARAMS)
+    np.testing.assert_allclose(again.baseline.weights, candidate.baseline.weights, rtol=1e-6)
 
 
 def test_other_data_or_parameters_give_another_fingerprint(world, split, candidate):
