@@ -19,7 +19,7 @@ from fraud_platform.train import Candidate, Split, TrainParams, columns_of, trai
 
 FEATURE_AUC_MAX = 0.95
 FEATURE_AP_MAX = 0.5
-"""No single input that was known in time came near these on any of the shipped datasets."""
+"""The best single input that was known in time has AUC .89 (sparkov) and AP .30 (handbook)."""
 SCORE_AP_MAX = 0.97
 """Where the dataset's mapping states no limit of its own."""
 FRAUDS_MIN = 30

@@ -35,6 +35,7 @@ class TrainParams:
     feature_fraction: float = 0.5
     bagging_fraction: float = 0.8
     lambda_l2: float = 5.0
+    max_bin: int = 255
     legit_share: float = 0.1
     is_prior_kept: bool = False
     seed: int = 7
@@ -59,6 +60,7 @@ class TrainParams:
             "bagging_fraction": self.bagging_fraction,
             "bagging_freq": 1 if self.bagging_fraction < 1 else 0,
             "lambda_l2": self.lambda_l2,
+            "max_bin": self.max_bin,
             "seed": self.seed,
             "deterministic": True,
             "force_row_wise": True,
