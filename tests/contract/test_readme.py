@@ -81,8 +81,9 @@ def test_every_command_runs(arguments: tuple[str, ...], request: pytest.FixtureR
     if arguments[0] == "serve":
         _serve(request)
         return
-    if arguments[0] == "benchmark":
-        # Minutes on 1.5 million rows: tests/unit/test_evaluate_handbook.py runs its folds on a small set.
+    if arguments[0] in ("benchmark", "search"):
+        # Minutes of training: their own tests run them on small sets (test_evaluate_handbook.py,
+        # test_evaluate_sparkov.py, test_learning_*.py, tests/integration/test_experiments.py).
         request.getfixturevalue("demo_run").cli(*arguments, "--help")
         return
     played = request.getfixturevalue("own_run" if "mine.yaml" in arguments else "demo_run")
