@@ -20,7 +20,7 @@ REPORT_EVERY_ROUNDS = 50
 
 @dataclass(frozen=True)
 class TrainParams:
-    """How a booster learns; the defaults won on the validation folds of the benchmarks.
+    """How a booster learns; the defaults won on the validation folds of the handbook benchmark.
 
     `legit_share`: the share of legitimate rows that teach (all frauds do). `is_prior_kept` gives those
     rows the weight of the ones left out; without it only the calibrator restores the prior.
@@ -36,7 +36,7 @@ class TrainParams:
     bagging_fraction: float = 0.8
     lambda_l2: float = 5.0
     max_bin: int = 255
-    legit_share: float = 0.3
+    legit_share: float = 0.1
     is_prior_kept: bool = False
     seed: int = 7
     threads: int = 2

@@ -56,7 +56,7 @@ def test_a_model_of_stumps_that_never_split_has_no_shares() -> None:
         ({"name": "7d"}, sum(f.window == "7d" for f in CONTRACT.features)),
         ({"name": "card", "window": "1h"}, 3),
         ({"entity": "device", "stream": "fraud_reports"}, 2),
-        ({"stream": "transactions", "window": "30d", "entity": "merchant"}, 3),
+        ({"stream": "transactions", "window": "30d", "entity": "merchant"}, 4),
         ({"name": "card_txn_count_1h", "entity": "ip"}, 0),
     ],
 )
