@@ -27,6 +27,7 @@ HOST = "127.0.0.1"
 SPIN_S = 0.002
 """A sleeping loop wakes up to a millisecond late, which would count as the service's: so it stays awake."""
 GRACE_S = 10.0
+"""Without any answer, at the end."""
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,20 @@ class Load:
             for connection in list(self._free):
                 self._next(connection)
             await asyncio.sleep(self._seconds)
-        patience = time.monotonic() + self._grace_s
-        while len(self._took) < self._sent and time.monotonic() < patience:
-            await asyncio.sleep(0.01)
+        await self._drained()
         self._end = time.monotonic() if not self._rate else self._end
         for _, protocol in opened:
             protocol.close()
+
+    async def _drained(self) -> None:
+        """Until everything is answered, or nothing was for the time of grace."""
+        answered, patience = -1, 0.0
+        while len(self._took) < self._sent:
+            if len(self._took) > answered:
+                answered, patience = len(self._took), time.monotonic() + self._grace_s
+            elif time.monotonic() >= patience:
+                return
+            await asyncio.sleep(0.01)
 
     async def _arrive(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in range(int(self._rate * self._seconds)):
