@@ -54,6 +54,8 @@ TRANSACTION_COLUMNS: tuple[Column, ...] = (
     Column("home_longitude", "DOUBLE", False, "The customer's home, degrees east"),
 )
 
+TEXT_COLUMNS = tuple(column.name for column in TRANSACTION_COLUMNS if column.type == "VARCHAR")
+
 LABEL_COLUMNS: tuple[Column, ...] = (
     Column("transaction_id", "VARCHAR", True, "The transaction that something was learned about"),
     Column("source", "VARCHAR", True, "chargeback, cardholder_report, manual_review, ..."),

@@ -205,7 +205,7 @@ def facts(connection: duckdb.DuckDBPyConnection, plan: EntityPlan, end: int) -> 
           from known_transactions where {present(plan)} group by all
         ),
         reports as (
-          select {columns}, count(*) filter ({reported if plan.report_windows else "false"}) as reports
+          select {columns}, count(*) filter ({reported if plan.has_reports else "false"}) as reports
           from known_reports where {present(plan)} group by all
         )
         select {_token(plan)}, transactions, amounts, coalesce(reports, 0) as reports, first, last

@@ -78,12 +78,12 @@ def _fill(
         progress(f"loading {plan.name}")
         for batch in source.states(connection, plan, watermark):
             keys += _write(store, "keys", _state_rows(plan, batch, watermark))
-            if plan.has_log or plan.report_windows:
+            if plan.has_log or plan.has_reports:
                 _write(store, "due", _due_rows(plan, batch))
         if plan.has_log:
             for batch in source.log(connection, plan, watermark):
                 entries += _write(store, "keys", _log_rows(plan, batch))
-        if plan.report_windows:
+        if plan.has_reports:
             for batch in source.reports(connection, plan, watermark):
                 entries += _write(store, "keys", _report_rows(plan, batch))
                 if plan.wanted.outcomes is not None:
@@ -124,7 +124,7 @@ def _put(store: LmdbStore, table: str, rows: Iterable[tuple[bytes, bytes]], txn:
 
 def _state_rows(plan: EntityPlan, batch: pa.RecordBatch, watermark: int) -> Pairs:
     windows, report_windows = range(len(plan.windows)), range(len(plan.report_windows))
-    is_logged = plan.has_log or bool(plan.report_windows)
+    is_logged = plan.has_log or plan.has_reports
     integers: dict[str, Integers] = {
         "moment": watermark,
         "counts": [_numbers(batch, f"count_{i}") for i in windows],

@@ -77,6 +77,18 @@ def dated(moment: int, name: bytes) -> bytes:
 class LmdbKeySession:
     """One entity's key within a write transaction."""
 
+    __slots__ = (
+        "_codec",
+        "_cursor",
+        "_has_outcomes",
+        "_keys",
+        "_prefix",
+        "_session",
+        "_times",
+        "_txn",
+        "_windows",
+    )
+
     def __init__(self, session: LmdbSession, plan: EntityPlan, prefix: bytes) -> None:
         self._session = session
         self._txn = session.txn
@@ -113,19 +125,18 @@ class LmdbKeySession:
             yield unpack(_MOMENT.unpack_from(name, start)[0], data)
 
     def leave(self, is_report: bool, lower: int, bound: int, upper: int) -> tuple[list[Entry], int]:
-        cursor, unpack, prefix = self._cursor, self._codec.unpack, self._prefix
+        unpack, prefix = self._codec.unpack, self._prefix
         entries: list[Entry] = []
-        end = log_key(prefix, is_report, upper, b"")
-        is_there = cursor.set_range(log_key(prefix, is_report, lower, b""))
-        while is_there:
-            name = cursor.key()
+        if not self._cursor.set_range(log_key(prefix, is_report, lower, b"")):
+            return entries, FAR
+        end, start = log_key(prefix, is_report, upper, b""), len(prefix) + 1
+        for name, data in self._cursor.iternext():
             if name >= end:
                 break
-            moment = _MOMENT.unpack_from(name, len(prefix) + 1)[0]
+            moment = _MOMENT.unpack_from(name, start)[0]
             if moment >= bound:
                 return entries, moment
-            entries.append(unpack(moment, cursor.value()))
-            is_there = cursor.next()
+            entries.append(unpack(moment, data))
         return entries, FAR
 
     def scan_back(self, upper: int) -> Iterator[Entry]:
@@ -138,9 +149,10 @@ class LmdbKeySession:
 
     def outcomes(self, lower: int, upper: int, last: int) -> list[Outcome]:
         start = len(self._prefix) + 1 + _MOMENT.size
+        get, keys, beginning = self._txn.get, self._keys, reported_key(self._prefix, b"")
         found: list[Outcome] = []
         for name, data in self._last(lower, upper, last):
-            known_at = self._txn.get(reported_key(self._prefix, name[start:]), db=self._keys)
+            known_at = get(beginning + name[start:], db=keys)
             reported_at = NEVER if known_at is None else _MOMENT.unpack(known_at)[0]
             found.append(Outcome(reported_at, _AMOUNT.unpack_from(data)[0]))
         return found
@@ -152,17 +164,19 @@ class LmdbKeySession:
             return next(self.scan(True, lower, upper)).moment, newest
         return NEVER, NEVER
 
-    def _last(self, lower: int, upper: int, last: int) -> Iterator[tuple[bytes, bytes]]:
+    def _last(self, lower: int, upper: int, last: int) -> list[tuple[bytes, bytes]]:
         """Lines of the transactions' log of the last moments in [lower, upper), the latest first."""
         start = len(self._prefix) + 1
-        moments, before = 0, b""
-        for name, data in self._back(False, lower, upper):
-            moment = name[start : start + _MOMENT.size]
+        end, moments, before = start + _MOMENT.size, 0, b""
+        lines: list[tuple[bytes, bytes]] = []
+        for line in self._back(False, lower, upper):
+            moment = line[0][start:end]
             if moment != before:
+                if moments == last:
+                    break
                 moments, before = moments + 1, moment
-                if moments > last:
-                    return
-            yield name, data
+            lines.append(line)
+        return lines
 
     def _back(self, is_report: bool, lower: int, upper: int) -> Iterator[tuple[bytes, bytes]]:
         beginning = log_key(self._prefix, is_report, max(lower, 0), b"")
@@ -171,10 +185,10 @@ class LmdbKeySession:
         is_inside = self._cursor.set_range(log_key(self._prefix, is_report, upper, b""))
         if not (self._cursor.prev() if is_inside else self._cursor.last()):
             return
-        for name, data in self._cursor.iterprev():
-            if name < beginning:
+        for line in self._cursor.iterprev():
+            if line[0] < beginning:
                 return
-            yield name, data
+            yield line
 
     def append(self, transaction_id: str, entry: Entry) -> None:
         name = log_key(self._prefix, False, entry.moment, token(transaction_id))
@@ -199,7 +213,7 @@ class LmdbKeySession:
         removed = self._removed(True, upper, None)
         return removed[-1].moment if removed else NEVER
 
-    def count(self, column: int, value: bytes, window: int, delta: int) -> int:
+    def times(self, column: int, value: bytes) -> list[int]:
         name = self._prefix + bytes((1, column)) + value
         times = self._times.get(name)
         if times is None:
@@ -207,8 +221,7 @@ class LmdbKeySession:
             width = self._windows
             times = list(struct.unpack(f"<{width}i", data)) if data else [0] * width
             self._times[name] = times
-        times[window] += delta
-        return times[window]
+        return times
 
     def schedule(self, moment: int) -> None:
         self._txn.put(dated(moment, self._prefix), b"", db=self._session.tables["due"])

@@ -286,14 +286,13 @@ class RedisKeySession:
         self._trimmed_reports = [line for _, line in lines]
         return lines[-1][0] if lines else NEVER
 
-    def count(self, column: int, value: bytes, window: int, delta: int) -> int:
+    def times(self, column: int, value: bytes) -> list[int]:
         name = bytes((column,)) + value
         times = self._times.get(name)
         if times is None:
             times = list(struct.unpack(f"<{len(self.plan.windows)}i", self._stored[name]))
             self._times[name] = times
-        times[window] += delta
-        return times[window]
+        return times
 
     def schedule(self, moment: int) -> None:
         self.due = moment
@@ -458,8 +457,8 @@ class ReportKeySession:
     def trim_reports(self, upper: int) -> int:
         return NEVER
 
-    def count(self, column: int, value: bytes, window: int, delta: int) -> int:
-        return 0
+    def times(self, column: int, value: bytes) -> list[int]:
+        raise AssertionError("a report counts no values: RedisKeySession")
 
     def schedule(self, moment: int) -> None:
         self.due = moment

@@ -16,9 +16,7 @@ from fraud_platform.features.contract import STREAMS, Feature, unknown
 from fraud_platform.features.geometry import Place, distance_km, place
 from fraud_platform.features.lookback import Lookback
 from fraud_platform.features.state import NEVER, State, exact_double
-from fraud_platform.schema import TRANSACTION_COLUMNS
-
-TEXT_COLUMNS = tuple(column.name for column in TRANSACTION_COLUMNS if column.type == "VARCHAR")
+from fraud_platform.schema import TEXT_COLUMNS
 
 
 class Now(NamedTuple):

@@ -179,7 +179,7 @@ class Engine:
         session.mark_reported(event.transaction_id, event.known_at)
         for plan in self.plans:
             key = plan.key(seen.keys)
-            if key is not None and plan.report_windows:
+            if key is not None and plan.has_reports:
                 self._report_key(plan, session.at(plan, key), event, seen.reported_at)
         return True
 

@@ -38,23 +38,22 @@ class _Overlay:
         self.scan = log.scan
         self.leave = log.leave
         self.scan_back = log.scan_back
-        self._stored = log.count
-        self._times: dict[tuple[int, bytes, int], int] = {}
+        self._stored = log.times
+        self._times: dict[tuple[int, bytes], list[int]] = {}
 
-    def count(self, column: int, value: bytes, window: int, delta: int) -> int:
-        name = column, value, window
+    def times(self, column: int, value: bytes) -> list[int]:
+        name = column, value
         if name not in self._times:
-            self._times[name] = self._stored(column, value, window, 0)
-        self._times[name] += delta
+            self._times[name] = list(self._stored(column, value))
         return self._times[name]
 
 
 def _rewind(plan: EntityPlan, state: State, moment: int, log: KeyLog) -> None:
     for window, width in enumerate(plan.windows):
-        for entry in log.scan(False, max(moment, state.moment - width), state.moment):
-            plan.change(state, window, entry, -1, log)
-        for entry in log.scan(False, moment - width, min(moment, state.moment - width)):
-            plan.change(state, window, entry, 1, log)
+        since = list(log.scan(False, max(moment, state.moment - width), state.moment))
+        plan.change(state, window, since, -1, log)
+        expired = list(log.scan(False, moment - width, min(moment, state.moment - width)))
+        plan.change(state, window, expired, 1, log)
     for window, width in enumerate(plan.report_windows):
         state.reports[window] -= _length(log.scan(True, max(moment, state.moment - width), state.moment))
         state.reports[window] += _length(log.scan(True, moment - width, min(moment, state.moment - width)))

@@ -53,6 +53,11 @@ class Wanted(NamedTuple):
     reports: int = 0
 
     @property
+    def has_entries(self) -> bool:
+        """Whether transactions are looked for, and not reports alone."""
+        return self.amounts is not None or self.outcomes is not None
+
+    @property
     def reach(self) -> int:
         return max(self.reports, *(span.reach for span in (self.amounts, self.outcomes) if span), 0)
 

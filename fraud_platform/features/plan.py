@@ -6,7 +6,8 @@ States and log entries are stored (engine, adapters).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -22,7 +23,7 @@ from fraud_platform.features.aggregates import (
     check_aggregate,
 )
 from fraud_platform.features.contract import Feature, FeatureContract
-from fraud_platform.features.lookback import NOTHING, KeyPast, Span, Wanted, look_back
+from fraud_platform.features.lookback import NOTHING, KeyPast, Lookback, Span, Wanted, look_back
 from fraud_platform.features.state import FAR, WAITING_MAX, Entry, State
 from fraud_platform.schema import Transaction
 
@@ -42,8 +43,8 @@ class KeyLog(Protocol):
     def scan_back(self, upper: int) -> Iterable[Entry]:
         """Transactions before a moment, the latest first."""
 
-    def count(self, column: int, value: bytes, window: int, delta: int) -> int:
-        """How often a distinct column's value is in the window, after the change by `delta`."""
+    def times(self, column: int, value: bytes) -> list[int]:
+        """How often a distinct column's value is in each window; what the caller changes is kept."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,14 @@ class EntityPlan:
         return max(*self.windows, *self.report_windows, self.wanted.reach, 0)
 
     @cached_property
+    def has_reports(self) -> bool:
+        """Whether any feature reads the reports of a key."""
+        return bool(self.report_windows or self.wanted.reports or self.wanted.outcomes)
+
+    @cached_property
     def has_moments_only(self) -> bool:
         """The log is asked for nothing but moments: those that a State still knows need not be in it."""
-        return self.has_log and not self.windows and not self.has_place
+        return self.has_log and not (self.windows or self.has_place or self.wanted.has_entries)
 
     @cached_property
     def stride(self) -> int:
@@ -114,9 +120,20 @@ class EntityPlan:
             for window in range(len(self.windows))
         )
 
+    @cached_property
+    def _slots(self) -> tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...]:
+        """Of each distinct column: its place, its widest window, and (slot, window) of its distincts."""
+        slots = [
+            (column, tuple((slot, w) for slot, (owner, w) in enumerate(self.distincts) if owner == column))
+            for column in range(len(self.distinct_columns))
+        ]
+        return tuple((column, max(w for _, w in owned), owned) for column, owned in slots)
+
     def read(self, state: State, now: Now, vector: list[float | str | None], past: KeyPast) -> None:
         back = look_back(self.wanted, now.time, past) if self._looks_back else NOTHING
-        for places, values in self._values:
+        for place, value in self._alone:
+            vector[place] = value(state, now, back)
+        for places, values in self._together:
             vector[places] = values(state, now, back)
 
     @cached_property
@@ -124,17 +141,26 @@ class EntityPlan:
         return self.wanted.reach > 0
 
     @cached_property
-    def _values(self) -> tuple[tuple[slice, Reader], ...]:
-        """Neighbours in the vector of one kind and stream are read together."""
+    def _runs(self) -> tuple[tuple[tuple[int, Aggregate], ...], ...]:
+        """Neighbours in the vector of one kind and stream."""
         runs: list[list[tuple[int, Aggregate]]] = []
         for place, reader in self.readers:
             if runs and _are_neighbours(*runs[-1][-1], place, reader):
                 runs[-1].append((place, reader))
             else:
                 runs.append([(place, reader)])
+        return tuple(map(tuple, runs))
+
+    @cached_property
+    def _alone(self) -> tuple[tuple[int, Callable[[State, Now, Lookback], float | None]], ...]:
+        return tuple((run[0][0], run[0][1].value) for run in self._runs if len(run) == 1)
+
+    @cached_property
+    def _together(self) -> tuple[tuple[slice, Reader], ...]:
         return tuple(
             (slice(run[0][0], run[-1][0] + 1), type(run[0][1]).together([reader for _, reader in run]))
-            for run in runs
+            for run in self._runs
+            if len(run) > 1
         )
 
     def advance(self, state: State, moment: int, log: KeyLog) -> None:
@@ -142,10 +168,13 @@ class EntityPlan:
 
         Each entry is read once when it enters and once a window when it leaves: amortised constant work.
         """
-        oldest = state.oldest
-        for window, width in enumerate(self.windows):
-            if oldest[window] < moment - width:
-                self._expire(state, window, moment - width, log)
+        window, oldest = 0, state.oldest
+        for width in self.windows:
+            bound = moment - width
+            if oldest[window] < bound:
+                entries, oldest[window] = log.leave(False, oldest[window], bound, state.moment)
+                self.change(state, window, entries, -1, log)
+            window += 1
         for window, width in enumerate(self.report_windows):
             if state.oldest_report[window] < moment - width:
                 _expire_reports(state, window, moment - width, log)
@@ -179,18 +208,22 @@ class EntityPlan:
             if state.moment - width <= known_at < state.moment:
                 state.reports[window] -= 1
 
-    def change(self, state: State, window: int, entry: Entry, sign: int, log: KeyLog) -> None:
-        """Counts an entry into one window (sign 1) or out of it (sign -1)."""
+    def change(self, state: State, window: int, entries: Sequence[Entry], sign: int, log: KeyLog) -> None:
+        """Counts entries into one window (sign 1) or out of it (sign -1)."""
         has_square, distincts = self._totals[window]
-        amount = entry.amount_minor
-        state.counts[window] += sign
-        state.sums[window] += sign * amount
+        amounts = [entry.amount_minor for entry in entries]
+        state.counts[window] += sign * len(amounts)
+        state.sums[window] += sign * sum(amounts)
         if has_square:
-            state.add_square(window, sign * amount * amount)
+            state.add_square(window, sign * sum([amount * amount for amount in amounts]))
         for slot, column in distincts:
-            value = entry.values[column]
-            if value is not None and log.count(column, value, window, sign) == (sign > 0):
-                state.distincts[slot] += sign
+            for entry in entries:
+                value = entry.values[column]
+                if value is not None:
+                    times = log.times(column, value)
+                    times[window] += sign
+                    if times[window] == (sign > 0):
+                        state.distincts[slot] += sign
 
     def _enter(self, state: State, moment: int, log: KeyLog) -> None:
         """Counts what has waited and lies before `moment`."""
@@ -207,25 +240,34 @@ class EntityPlan:
         state.waiting = [entry for entry in waiting if entry.moment >= moment] if waiting else waiting
 
     def _add(self, state: State, entry: Entry, moment: int, log: KeyLog) -> None:
-        """Counts an entry into the windows before `moment` that hold it."""
-        entered = entry.moment
-        oldest = state.oldest
-        for window, width in enumerate(self.windows):
-            if entered >= moment - width:
-                if entered < oldest[window]:
-                    oldest[window] = entered
-                self.change(state, window, entry, 1, log)
+        """Counts an entry into the windows before `moment` that hold it: all from `narrowest` on."""
+        entered, amount = entry.moment, entry.amount_minor
+        oldest, counts, sums = state.oldest, state.counts, state.sums
+        narrowest = bisect_left(self.windows, moment - entered)
+        for window in range(narrowest, len(counts)):
+            if entered < oldest[window]:
+                oldest[window] = entered
+            counts[window] += 1
+            sums[window] += amount
+        for window in self.square_windows:
+            if window >= narrowest:
+                state.add_square(window, amount * amount)
+        for column, widest, slots in self._slots:
+            value = entry.values[column]
+            if value is None or widest < narrowest:
+                continue
+            times = log.times(column, value)
+            for slot, window in slots:
+                if window >= narrowest:
+                    times[window] += 1
+                    if times[window] == 1:
+                        state.distincts[slot] += 1
 
     def _add_report(self, state: State, known_at: int, moment: int) -> None:
         for window, width in enumerate(self.report_windows):
             if known_at >= moment - width:
                 state.oldest_report[window] = min(state.oldest_report[window], known_at)
                 state.reports[window] += 1
-
-    def _expire(self, state: State, window: int, bound: int, log: KeyLog) -> None:
-        entries, state.oldest[window] = log.leave(False, state.oldest[window], bound, state.moment)
-        for entry in entries:
-            self.change(state, window, entry, -1, log)
 
 
 def _are_neighbours(place: int, reader: Aggregate, next_place: int, next_reader: Aggregate) -> bool:
@@ -258,8 +300,9 @@ def _compile(
     features = [feature for _, feature in placed]
     for feature in features:
         check_aggregate(feature)
-    windows = _widths(f for f in features if f.stream == "transactions")
-    report_windows = _widths(f for f in features if f.stream == "fraud_reports")
+    with_totals = [feature for feature in features if AGGREGATES[feature.kind].lookback is None]
+    windows = _widths(f for f in with_totals if f.stream == "transactions")
+    report_windows = _widths(f for f in with_totals if f.stream == "fraud_reports")
     wanted = _wanted(features)
     distinct_columns = tuple(dict.fromkeys(f.of[0] for f in features if f.kind == "distinct"))
     distincts = tuple(
@@ -272,8 +315,9 @@ def _compile(
     readers = []
     for place_in_vector, feature in placed:
         widths = report_windows if feature.stream == "fraud_reports" else windows
-        window = widths.index(feature.reach_ms) if feature.window_ms is not None else 0
-        until = widths.index(feature.offset_ms) if feature.offset_ms else None
+        has_totals = feature in with_totals
+        window = widths.index(feature.reach_ms) if feature.window_ms is not None and has_totals else 0
+        until = widths.index(feature.offset_ms) if feature.offset_ms and has_totals else None
         distinct = 0
         if feature.kind == "distinct":
             distinct = distincts.index((distinct_columns.index(feature.of[0]), window))
@@ -289,7 +333,7 @@ def _compile(
         distinct_columns=distinct_columns,
         distincts=distincts,
         has_place="place" in totals,
-        has_log=bool(windows) or not totals.isdisjoint({"place", "moments"}),
+        has_log=bool(windows) or wanted.has_entries or not totals.isdisjoint({"place", "moments"}),
         wanted=wanted,
         readers=tuple(readers),
     )

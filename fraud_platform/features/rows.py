@@ -7,38 +7,44 @@ built so far (a row expression reads only aggregates and the transaction itself)
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 
 from fraud_platform.features.contract import Feature, FeatureContract, unknown
 from fraud_platform.features.geometry import distance_km, place
-from fraud_platform.schema import Transaction
+from fraud_platform.schema import TEXT_COLUMNS, Transaction
 
 Value = float | str | None
 Vector = list[Value]
 RowExpression = Callable[[Transaction, Vector], Value]
 
 
-def column_value(transaction: Transaction, column: str) -> object:
-    """A canonical column, or an extra input by its column name `extra_<name>`; empty text is None."""
+def column_of(column: str) -> Callable[[Transaction], object]:
+    """Reads a canonical column, or an extra input by its column name `extra_<name>`; empty text is None."""
     if column.startswith("extra_"):
-        value: object = transaction.extras.get(column.removeprefix("extra_"))
-    else:
-        value = getattr(transaction, column)
-    return None if value == "" else value
+        name = column.removeprefix("extra_")
+
+        def extra(transaction: Transaction) -> object:
+            value = transaction.extras.get(name)
+            return None if value == "" else value
+
+        return extra
+    read = attrgetter(column)
+    return (lambda transaction: read(transaction) or None) if column in TEXT_COLUMNS else read
 
 
 def field(feature: Feature, contract: FeatureContract) -> RowExpression:
-    (column,) = feature.of
+    read = column_of(*feature.of)
 
     def expression(transaction: Transaction, vector: Vector) -> Value:
-        value = column_value(transaction, column)
+        value = read(transaction)
         return None if value is None else float(value)  # type: ignore[arg-type]
 
     return expression
 
 
 def category(feature: Feature, contract: FeatureContract) -> RowExpression:
-    (column,) = feature.of
-    return lambda transaction, vector: column_value(transaction, column)  # type: ignore[return-value]
+    read = column_of(*feature.of)
+    return lambda transaction, vector: read(transaction)  # type: ignore[return-value]
 
 
 def _operand(name: str, contract: FeatureContract) -> RowExpression:
@@ -108,10 +114,10 @@ def roundness(feature: Feature, contract: FeatureContract) -> RowExpression:
 
 
 def is_different(feature: Feature, contract: FeatureContract) -> RowExpression:
-    left, right = feature.of
+    left, right = map(column_of, feature.of)
 
     def expression(transaction: Transaction, vector: Vector) -> Value:
-        a, b = column_value(transaction, left), column_value(transaction, right)
+        a, b = left(transaction), right(transaction)
         if a is None or b is None:
             return None
         return 1.0 if a != b else 0.0

@@ -31,7 +31,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True, gc=False):
     values: tuple[bytes | None, ...] = ()
 
 
-class State(msgspec.Struct, array_like=True):
+class State(msgspec.Struct, array_like=True, gc=False):
     """Mutable while one event is observed, then stored again.
 
     counts, sums, squares: one integer per window of transactions (squares as two: above and below 2^53);

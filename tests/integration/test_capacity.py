@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from fraud_platform import package
-from fraud_platform.adapters import capacity
+from fraud_platform.adapters import period_counts
 from fraud_platform.adapters.capacity import FOLDER, CapacityCounter
 from fraud_platform.package import BundleParts
 from fraud_platform.policy import Capacity, load_policy_text
@@ -141,7 +141,7 @@ def test_what_cannot_be_counted_is_granted_until_it_can(
         raise lmdb.DiskError("no space")
 
     with monkeypatch.context() as broken:
-        broken.setattr(capacity.lmdb, "open", full)
+        broken.setattr(period_counts.lmdb, "open", full)
         assert [counter.closed(LATE, SCARCE) for _ in range(7)] == [()] * 7
         assert counter.is_failing
     assert counter.closed(LATE, SCARCE) == ()

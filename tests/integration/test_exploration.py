@@ -15,11 +15,11 @@ import lmdb
 import msgspec
 import pytest
 
-from fraud_platform.adapters import exploration
+from fraud_platform.adapters import period_counts
 from fraud_platform.adapters.bundle_files import build_bundle, bundle_path, load_bundle
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.duckdb_monitor import load_decisions, logged_columns
-from fraud_platform.adapters.exploration import ExplorationCounter
+from fraud_platform.adapters.exploration import FOLDER, ExplorationCounter
 from fraud_platform.adapters.journal import read_decisions
 from fraud_platform.adapters.metrics import Metrics
 from fraud_platform.adapters.replay import Wanted, replay_log
@@ -42,7 +42,7 @@ POLICY = (
 ASKING = """
 import sys
 from pathlib import Path
-from fraud_platform.adapters.exploration import ExplorationCounter
+from fraud_platform.adapters.exploration import FOLDER, ExplorationCounter
 from fraud_platform.exploration import Venture
 counter = ExplorationCounter(Path(sys.argv[1]))
 for number in range(int(sys.argv[3])):
@@ -136,7 +136,7 @@ def test_with_exploration_off_nothing_is_opened_and_records_are_as_they_were(
     for number in range(10):
         service.decide(payment(number))
     service.close()
-    assert not (tmp_path / "state" / exploration.FOLDER).exists()
+    assert not (tmp_path / "state" / FOLDER).exists()
     found = records(tmp_path / "state")
     assert {(record.action, record.propensity) for record in found} == {("decline", 1.0)}
     logged = b"".join(
@@ -250,7 +250,7 @@ def test_what_cannot_be_counted_is_not_explored(
         raise lmdb.Error("no space left")
 
     with monkeypatch.context() as broken:
-        broken.setattr(exploration.lmdb, "open", full)
+        broken.setattr(period_counts.lmdb, "open", full)
         assert counter.chance(NOW, Venture(1.0, 100.0, 0.5, 0.0)) == 0.0
         assert counter.is_failing
     assert counter.chance(NOW, Venture(1.0, 100.0, 0.5, 0.0)) > 0.0

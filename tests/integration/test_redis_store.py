@@ -229,7 +229,7 @@ def test_a_report_that_reached_some_keys_counts_once_when_it_is_sent_again(store
         first = transaction("a", NOW, ip_id="i")
         require_equal(CONTRACT, store.observe(first).vector, oracle.observe(first))
         plan, name, _ = store._visits(first)[0]
-        assert plan.report_windows
+        assert plan.has_reports
         with store.link.talk() as talk:
             arguments = "report", token("a"), NOW + HOUR, ""
             talk.call([store.script.command(store.names.entity(name), *arguments)])
