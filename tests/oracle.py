@@ -95,6 +95,11 @@ class Oracle:
         if feature.kind == "last_fraud_mean":
             amounts = [t.amount_minor for t in inside if t.transaction_id in past.reported]
             return float(sum(amounts)) / float(len(amounts)) if amounts else None
+        if feature.kind.startswith("seconds_since_") and feature.last is not None:
+            good = [t.event_time for t in inside if t.transaction_id not in past.reported]
+            frauds = [t.event_time for t in inside if t.event_time > max(good, default=-1)]
+            moment = max(good, default=None) if feature.kind.endswith("good") else min(frauds, default=None)
+            return None if moment is None else float(now.event_time - moment) / 1000.0
         if feature.stream == "fraud_reports":
             known = [moment for moment in past.reports if lower <= moment < upper]
             return getattr(self, f"reports_{feature.kind}")(now, known)

@@ -131,6 +131,25 @@
   }) -}}
 {%- endmacro -%}
 
+{%- macro aggregate_seconds_since_good(feature) -%}
+  {{- return({
+    'last': 'outcomes',
+    'value': 'cast(event_time - ' ~ last_good() ~ ' as double) / 1000e0',
+  }) -}}
+{%- endmacro -%}
+
+{%- macro aggregate_seconds_since_fraud_only(feature) -%}
+  {{- return({
+    'last': 'outcomes',
+    'value': 'cast(event_time - list_min([one.moment for one in last_outcomes if one.moment > coalesce('
+      ~ last_good() ~ ', -1)]) as double) / 1000e0',
+  }) -}}
+{%- endmacro -%}
+
+{%- macro last_good() -%}
+  list_max([good.moment for good in last_outcomes if good.known_at is null or good.known_at >= event_time])
+{%- endmacro -%}
+
 {%- macro known_frauds() -%}
   [one.amount for one in last_outcomes if one.known_at < event_time]
 {%- endmacro -%}

@@ -148,13 +148,15 @@ class LmdbKeySession:
         return [_AMOUNT.unpack_from(data)[0] for _, data in self._last(lower, upper, last)]
 
     def outcomes(self, lower: int, upper: int, last: int) -> list[Outcome]:
-        start = len(self._prefix) + 1 + _MOMENT.size
+        start = len(self._prefix) + 1
+        end = start + _MOMENT.size
         get, keys, beginning = self._txn.get, self._keys, reported_key(self._prefix, b"")
         found: list[Outcome] = []
         for name, data in self._last(lower, upper, last):
-            known_at = get(beginning + name[start:], db=keys)
+            known_at = get(beginning + name[end:], db=keys)
             reported_at = NEVER if known_at is None else _MOMENT.unpack(known_at)[0]
-            found.append(Outcome(reported_at, _AMOUNT.unpack_from(data)[0]))
+            moment = _MOMENT.unpack_from(name, start)[0]
+            found.append(Outcome(moment, reported_at, _AMOUNT.unpack_from(data)[0]))
         return found
 
     def outer_reports(self, lower: int, upper: int) -> tuple[int, int]:

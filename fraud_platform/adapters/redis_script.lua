@@ -113,26 +113,26 @@ local function behind(into, plan, name, key, moment)
   interval(into, lower, moment)
 end
 
--- The entries of the last `last` moments in [lower, upper): whole moments, the latest first.
+-- The entries of the last `last` moments in [lower, upper), and the moment of each: whole moments, the latest first.
 local function latest(name, lower, upper, last)
-  local found, offset, moments, before = {}, 0, 0, nil
-  if upper <= 0 then return found end
+  local found, at, offset, moments, before = {}, {}, 0, 0, nil
+  if upper <= 0 then return found, at end
   while true do
     local page = redis.call('ZREVRANGEBYSCORE', name, below(upper), from(max(lower, 0)), 'WITHSCORES',
       'LIMIT', offset, last)
     for i = 1, #page, 2 do
       if page[i + 1] ~= before then
         moments, before = moments + 1, page[i + 1]
-        if moments > last then return found end
+        if moments > last then return found, at end
       end
-      found[#found + 1] = page[i]
+      found[#found + 1], at[#at + 1] = page[i], page[i + 1]
     end
-    if #page < 2 * last then return found end
+    if #page < 2 * last then return found, at end
     offset = offset + last
   end
 end
 
--- What a Lookback is made of: amounts; when each transaction was reported, and its amount; the outermost reports.
+-- What a Lookback is made of: amounts; moment, report and amount of each transaction; the outermost reports.
 local function looked_back(plan, at, moment)
   local amounts, outcomes, oldest, newest = {}, {}, NEVER, NEVER
   local span = plan.amounts
@@ -145,8 +145,9 @@ local function looked_back(plan, at, moment)
   span = plan.outcomes
   if span then
     local upper = moment - span.offset
-    for i, entry in ipairs(latest(KEYS[at + 2], upper - span.width, upper, span.last)) do
-      outcomes[i] = pack('<d', tonumber(redis.call('ZSCORE', KEYS[at + 3], sub(entry, 1, 16)) or NEVER)) .. sub(entry, 17, 24)
+    local lines, moments = latest(KEYS[at + 2], upper - span.width, upper, span.last)
+    for i, entry in ipairs(lines) do
+      outcomes[i] = pack('<dd', tonumber(moments[i]), tonumber(redis.call('ZSCORE', KEYS[at + 3], sub(entry, 1, 16)) or NEVER)) .. sub(entry, 17, 24)
     end
   end
   if plan.outer_reports > 0 then

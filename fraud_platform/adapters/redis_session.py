@@ -43,7 +43,7 @@ EVERYTHING = [(0, 1 << 62)]
 _REPLY = struct.Struct("<ddddd11I")
 _MOMENT = struct.Struct("<d")
 _SPAN = struct.Struct("<dd")
-_OUTCOME = struct.Struct("<dq")
+_OUTCOME = struct.Struct("<ddq")
 _KNOWN = struct.Struct("<cdH")
 _EXACT = 1 << 53
 
@@ -261,7 +261,8 @@ class RedisKeySession:
         return struct.unpack(f"<{len(self._amounts) // 8}q", self._amounts)
 
     def outcomes(self, lower: int, upper: int, last: int) -> Sequence[Outcome]:
-        return [Outcome(int(moment), amount) for moment, amount in _OUTCOME.iter_unpack(self._outcomes)]
+        lines = _OUTCOME.iter_unpack(self._outcomes)
+        return [Outcome(int(moment), int(reported_at), amount) for moment, reported_at, amount in lines]
 
     def outer_reports(self, lower: int, upper: int) -> tuple[int, int]:
         return self._outer_reports

@@ -280,7 +280,7 @@ class LastFraudShare(Aggregate):
     def value(self, state: State, now: Now, back: Lookback) -> float | None:
         if not back.outcomes:
             return None
-        known = sum(NEVER < one.reported_at < now.time for one in back.outcomes)
+        known = sum([one.is_known(now.time) for one in back.outcomes])
         return float(known) / float(len(back.outcomes))
 
 
@@ -295,8 +295,43 @@ class LastFraudMean(Aggregate):
     lookback = "outcomes"
 
     def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        amounts = [one.amount for one in back.outcomes if NEVER < one.reported_at < now.time]
+        amounts = [one.amount for one in back.outcomes if one.is_known(now.time)]
         return float(sum(amounts)) / float(len(amounts)) if amounts else None
+
+
+class SecondsSinceGood(Aggregate):
+    """Since the latest of the window's last few moments with a transaction that is not known as fraud by now."""
+
+    kind = "seconds_since_good"
+    is_windowed = True
+    streams = ("fraud_reports",)
+    has_offset = True
+    lookback = "outcomes"
+
+    def value(self, state: State, now: Now, back: Lookback) -> float | None:
+        good = last_good(back, now)
+        return None if good == NEVER else float(now.time - good) / 1000.0
+
+
+class SecondsSinceFraudOnly(Aggregate):
+    """Since the oldest of the window's last few moments after which all are known as fraud by now, itself
+    included; None where the latest is not."""
+
+    kind = "seconds_since_fraud_only"
+    is_windowed = True
+    streams = ("fraud_reports",)
+    has_offset = True
+    lookback = "outcomes"
+
+    def value(self, state: State, now: Now, back: Lookback) -> float | None:
+        good = last_good(back, now)
+        run = [one.moment for one in back.outcomes if one.moment > good]
+        return float(now.time - min(run)) / 1000.0 if run else None
+
+
+def last_good(back: Lookback, now: Now) -> int:
+    """The latest moment with an outcome that is not known as fraud, NEVER where there is none."""
+    return max([one.moment for one in back.outcomes if not one.is_known(now.time)], default=NEVER)
 
 
 AGGREGATES: dict[str, type[Aggregate]] = {
@@ -318,6 +353,8 @@ AGGREGATES: dict[str, type[Aggregate]] = {
         LastMedian,
         LastFraudShare,
         LastFraudMean,
+        SecondsSinceGood,
+        SecondsSinceFraudOnly,
     )
 }
 

@@ -26,10 +26,16 @@ class Span(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One transaction: when it was first reported as fraud (ms), NEVER where it was not; its amount_minor."""
+    """One transaction: its event_time (ms); when it was first reported as fraud (ms), NEVER where it was not;
+    its amount_minor."""
 
+    moment: int
     reported_at: int
     amount: int
+
+    def is_known(self, now: int) -> bool:
+        """Whether it is known as fraud at `now`."""
+        return NEVER < self.reported_at < now
 
 
 class KeyPast(Protocol):
