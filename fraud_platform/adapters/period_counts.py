@@ -2,10 +2,10 @@
 
 <folder>   period since 1970 (8 bytes) -> its counts
 
-What is asked is counted and granted in one write transaction, so that no limit is passed. It is counted before
-its decision is on record: a process that is killed in between has spent for nothing, never once more. What a
-power loss takes are the last seconds' counts. Does not belong here: what is counted, and what is granted
-(serve/capacity.py, fraud_platform/exploration.py).
+What is asked is counted and granted in one write transaction, so that no limit is passed. It is counted
+before its decision is on record: a process that is killed in between has spent for nothing, never once more.
+What a power loss takes are the last seconds' counts. Does not belong here: what is counted, and what is
+granted (serve/capacity.py, fraud_platform/exploration.py).
 """
 
 from __future__ import annotations

@@ -300,7 +300,7 @@ class LastFraudMean(Aggregate):
 
 
 class SecondsSinceGood(Aggregate):
-    """Since the latest of the window's last few moments with a transaction that is not known as fraud by now."""
+    """Since the latest of the window's last few moments with a transaction not known as fraud by now."""
 
     kind = "seconds_since_good"
     is_windowed = True

@@ -168,13 +168,12 @@ class EntityPlan:
 
         Each entry is read once when it enters and once a window when it leaves: amortised constant work.
         """
-        window, oldest = 0, state.oldest
-        for width in self.windows:
+        oldest = state.oldest
+        for window, width in enumerate(self.windows):
             bound = moment - width
             if oldest[window] < bound:
                 entries, oldest[window] = log.leave(False, oldest[window], bound, state.moment)
                 self.change(state, window, entries, -1, log)
-            window += 1
         for window, width in enumerate(self.report_windows):
             if state.oldest_report[window] < moment - width:
                 _expire_reports(state, window, moment - width, log)
