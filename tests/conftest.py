@@ -30,6 +30,8 @@ from tests.worlds import CONTRACT, EXTRAS
 ROWS = 3000
 NOW_MS = 1_790_000_000_000
 QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "NO_COLOR": "1"}
+PLAYED = ("test_loop.py", "test_readme.py")
+"""They ask the same played worlds, each of which takes minutes; the README's commands come last."""
 
 DEMO = ("--transactions", "100000", "--live", "600")
 OWN_WORLD = WorldSpec(
@@ -45,6 +47,15 @@ BAD_ROWS: dict[str, dict[str, str]] = {
     "inexact_amount": {"amount": "1.005"},
 }
 """Rule that quarantines a row -> what is wrong in it."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process runs a file's tests in order (--dist loadgroup), and all files that share worlds."""
+    for item in items:
+        name = "played" if item.path.name in PLAYED else str(item.path.relative_to(PROJECT_ROOT))
+        item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: PLAYED.index(item.path.name) if item.path.name in PLAYED else -1)
 
 
 @pytest.fixture(scope="session")
