@@ -15,25 +15,37 @@ if TYPE_CHECKING:
     from fraud_platform.defs.platform import Platform
 
 PEOPLE = ("card_id", "customer_id", "device_id", "ip_id")
+APART_MS = 3_607
+"""Between populations: at one moment they would tie at every merchant, which no world does."""
 
 
 def live_bodies(platform: Platform, populations: int = 1) -> Iterator[bytes]:
     """The live day, then the same day again a day later, and so on: each id once, in order of time.
 
-    populations: so many people do each thing at the same moment; the first of them are the warehouse's.
+    populations: so many people do each thing, some seconds apart; the first of them are the warehouse's.
     """
     from fraud_platform.schema import MILLISECONDS_PER_DAY
 
     rows = _rows(platform)
+    timetable = sorted(
+        (row["event_time"] + population * APART_MS, number, population)
+        for number, row in enumerate(rows)
+        for population in range(populations)
+    )
     for day in count():
-        for number, row in enumerate(rows):
-            for population in range(populations):
-                values = dict(row)
-                values["transaction_id"] = f"day{day}-t{number}-{population}"
-                values["event_time"] += day * MILLISECONDS_PER_DAY
-                if population:
-                    values |= {name: f"{row[name]}p{population}" for name in PEOPLE if name in row}
-                yield json.dumps(values).encode()
+        for moment, number, population in timetable:
+            row = rows[number]
+            values = dict(row)
+            values["transaction_id"] = f"day{day}-t{number}-{population}"
+            values["event_time"] = moment + day * MILLISECONDS_PER_DAY
+            if population:
+                values |= {name: f"{row[name]}p{population}" for name in PEOPLE if name in row}
+            yield json.dumps(values).encode()
+
+
+def live_count(platform: Platform, populations: int = 1) -> int:
+    """Bodies of one day."""
+    return len(_rows(platform)) * populations
 
 
 def known_ids(platform: Platform) -> dict[str, list[str]]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from fraud_platform.settings import PROJECT_ROOT
@@ -27,9 +28,10 @@ LIMIT_MS = 50.0
 SPARE_S = 120.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Feed:
-    """Where the bodies of one server come from, and a file for the next of them."""
+    """Where the bodies of one server come from, and a file for the next of them. Single bodies that were not
+    sent come first the next time, so that no stretch of time is left out."""
 
     bodies: Iterator[bytes]
     file: Path
@@ -63,12 +65,14 @@ class Feed:
             finally:
                 if process.poll() is None:
                     process.kill()
+        lines = self.file.read_bytes().splitlines() if batch == 1 and not rate else []
         self.file.unlink()
         if process.returncode != 0:
             raise SystemExit(f"the load generator ended with {process.returncode}; see above")
         found = Loaded(**json.loads(output))
         if found.unanswered or set(found.statuses) != {"200"}:
             raise SystemExit(f"{found.unanswered} requests without an answer, statuses {found.statuses}")
+        self.bodies = chain(lines[found.answered :], self.bodies)
         return found
 
 

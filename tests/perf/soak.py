@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from tests.perf.bodies import live_bodies
+from tests.perf.bodies import live_bodies, live_count
 from tests.perf.load import Loaded
 from tests.perf.measured import slope
 from tests.perf.service_load import FAULTED, LIMIT_MS, TIERS, Feed
@@ -36,8 +36,10 @@ MOST_S, MOST_ROUNDS = 10.0, 3
 DECIDED = r"^fraud_decisions_total\{.*\} (\S+)$"
 MINUTES_MIN, WARM_UP_MINUTES = 3, 2
 PARTS_A_MINUTE, SAMPLE_S = 2, 5.0
-POPULATIONS = 12
-"""People of the live day side by side, so that half an hour of requests takes some weeks of event time."""
+POPULATIONS = 4
+"""People of the live day side by side: half an hour of requests takes less than a year of event time."""
+WARM_DAYS, WARM_S = 31, 30.0
+"""Of event time, before anything is measured: then as much leaves the longest windows as enters them."""
 FAULTS = ("busy", "store_slow", "store_down", "store_stale", "model_slow", "log_slow", "log_down")
 WORDS = (*(f'"tier":"{tier}"' for tier in TIERS), FAULTED, *(f'"{fault}"' for fault in FAULTS))
 SHOWN = 10
@@ -98,6 +100,7 @@ def soak(platform: Platform, minutes: float) -> tuple[str, ...]:
     with served(platform, "soaked") as service:
         port = port_of(service)
         feed = Feed(live_bodies(platform, POPULATIONS), platform.settings.home / "bodies")
+        _fill(feed, port, WARM_DAYS * live_count(platform, POPULATIONS))
         closed = [feed.load(port, CONNECTIONS, MOST_S) for _ in range(MOST_ROUNDS)]
         most = sorted(one.per_second for one in closed)[MOST_ROUNDS // 2]
         worker = max(service.worker_pids(), key=lambda pid: psutil.Process(pid).memory_info().rss)
@@ -106,6 +109,14 @@ def soak(platform: Platform, minutes: float) -> tuple[str, ...]:
         found = feed.load(port, CONNECTIONS, minutes * 60, rate, parts=parts, words=WORDS, meanwhile=watch)
     said = f"the most at {CONNECTIONS} connections is {most:,.0f} a second; {rate:,} for {minutes:g} minutes"
     return (said, *_lines(found, watch))
+
+
+def _fill(feed: Feed, port: int, wanted: int) -> None:
+    """Sends as many bodies as are wanted, or a few more."""
+    sent = 0
+    while sent < wanted:
+        sent += feed.load(port, CONNECTIONS, WARM_S).answered
+        print(f"windows fill: {sent:,} of {wanted:,}", file=sys.stderr)
 
 
 def _lines(found: Loaded, watch: Watch) -> list[str]:
