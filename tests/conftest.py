@@ -53,7 +53,7 @@ BAD_ROWS: dict[str, dict[str, str]] = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One process runs a file's tests in order (--dist loadgroup), and all files that share worlds."""
     for item in items:
-        name = "played" if item.path.name in PLAYED else str(item.path.relative_to(PROJECT_ROOT))
+        name = "played" if item.path.name in PLAYED else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(name))
     items.sort(key=lambda item: PLAYED.index(item.path.name) if item.path.name in PLAYED else -1)
 

@@ -42,7 +42,7 @@ POLICY = (
 ASKING = """
 import sys
 from pathlib import Path
-from fraud_platform.adapters.exploration import FOLDER, ExplorationCounter
+from fraud_platform.adapters.exploration import ExplorationCounter
 from fraud_platform.exploration import Venture
 counter = ExplorationCounter(Path(sys.argv[1]))
 for number in range(int(sys.argv[3])):
