@@ -13,8 +13,9 @@ import msgspec
 
 from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
 from fraud_platform.adapters.online import OnlineService
-from fraud_platform.adapters.service import Service, ServiceSettings
+from fraud_platform.adapters.service import Service
 from fraud_platform.package import BundleParts
+from tests.faults import patient
 
 Headers = Mapping[str, str]
 JSON: Headers = {"content-type": "application/json"}
@@ -26,7 +27,7 @@ def online_service(parts: BundleParts, state: Path, now_ms: int) -> Iterator[Onl
     """A whole service over a state folder, as `bento/service.py` makes it, at a moment that stands still."""
     bundles = state / "bundles"
     path = bundle_path(bundles, build_bundle(parts, bundles).id)
-    service = OnlineService(Service(ServiceSettings(path, state, spill=state / "spill"), lambda: now_ms))
+    service = OnlineService(Service(patient(path, state, spill=state / "spill"), lambda: now_ms))
     try:
         yield service
     finally:

@@ -21,6 +21,9 @@ from fraud_platform.adapters.online import OnlineService
 from fraud_platform.adapters.service import Service, ServiceSettings
 from fraud_platform.serve.clock import SteadyClock
 
+PATIENT_MS = 10_000
+"""A deadline for tests where nothing hangs: how busy the machine is may change no answer."""
+
 LOCK_STORE = """
 import sys
 from pathlib import Path
@@ -30,6 +33,11 @@ with environment.begin(write=True):
     print("locked", flush=True)
     sys.stdin.readline()
 """
+
+
+def patient(bundle: Path, state: Path, **changes: Any) -> ServiceSettings:
+    """Settings of a service that has time."""
+    return ServiceSettings(bundle, state, **{"deadline_ms": PATIENT_MS, **changes})
 
 
 class Running:

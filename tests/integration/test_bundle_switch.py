@@ -20,18 +20,15 @@ from fraud_platform.adapters.bundle_switch import Wish, make_wish, read_serving
 from fraud_platform.adapters.http import Api
 from fraud_platform.adapters.journal import read_decisions
 from fraud_platform.adapters.metrics import Metrics
-from fraud_platform.adapters.service import ServiceSettings
 from fraud_platform.errors import BundleError
 from fraud_platform.package import BundleParts
 from fraud_platform.schema import Transaction
 from fraud_platform.serve import Judge
 from fraud_platform.serve.golden import check_golden, with_golden
 from tests.asgi import ask
-from tests.faults import Running
+from tests.faults import Running, patient
 
 NOW_MS = 1_790_000_000_000
-PATIENT_MS = 5_000
-"""A busy machine is no reason to answer without the model here."""
 Build = Callable[..., dict[str, Any]]
 
 
@@ -66,9 +63,7 @@ def bundles(parts: BundleParts, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 @pytest.fixture
 def running(bundles: dict[str, Path], tmp_path: Path) -> Iterator[Running]:
-    settings = ServiceSettings(
-        bundles["old"], tmp_path / "state", spill=tmp_path / "spill", deadline_ms=PATIENT_MS
-    )
+    settings = patient(bundles["old"], tmp_path / "state", spill=tmp_path / "spill")
     with Running(settings, lambda: NOW_MS) as running:
         yield running
 
@@ -160,7 +155,7 @@ def test_a_service_starts_with_the_wanted_bundle_unless_it_comes_with_another(
 ) -> None:
     state = tmp_path / "state"
     old, new = (load_bundle(bundles[name]) for name in ("old", "new"))
-    settings = ServiceSettings(bundles["old"], state, spill=tmp_path / "spill")
+    settings = patient(bundles["old"], state, spill=tmp_path / "spill")
     state.mkdir()
     make_wish(state, bundles["new"], old.id, old.contract.hash)
     with Running(settings, lambda: NOW_MS) as running:

@@ -23,7 +23,7 @@ from fraud_platform.adapters.exploration import FOLDER, ExplorationCounter
 from fraud_platform.adapters.journal import read_decisions
 from fraud_platform.adapters.metrics import Metrics
 from fraud_platform.adapters.replay import Wanted, replay_log
-from fraud_platform.adapters.service import Service, ServiceSettings
+from fraud_platform.adapters.service import Service
 from fraud_platform.cli.replay import explain
 from fraud_platform.exploration import DAY_MS, Venture, exact
 from fraud_platform.labels import LabelRule
@@ -31,6 +31,7 @@ from fraud_platform.monitor import declines
 from fraud_platform.package import BundleParts
 from fraud_platform.policy import load_policy, load_policy_text
 from fraud_platform.serve.record import DecisionRecord
+from tests.faults import patient
 
 NOW = 20_000 * DAY_MS
 ALLOWED = 6_000.0
@@ -66,7 +67,7 @@ def payment(number: int, **fields: Any) -> dict[str, Any]:
 def served(
     bundle: Path, state: Path, on_explored: Callable[[DecisionRecord], object] = lambda record: None
 ) -> Service:
-    return Service(ServiceSettings(bundle, state), lambda: NOW + 10**7, on_explored)
+    return Service(patient(bundle, state), lambda: NOW + 10**7, on_explored)
 
 
 def records(state: Path) -> list[DecisionRecord]:

@@ -26,13 +26,14 @@ from fraud_platform.adapters.lmdb_load import load_store
 from fraud_platform.adapters.metrics import Metrics
 from fraud_platform.adapters.redis import open_live
 from fraud_platform.adapters.redis_live import go_live_on_redis
-from fraud_platform.adapters.service import Service, ServiceSettings
+from fraud_platform.adapters.service import Service
 from fraud_platform.adapters.store_audit import audit_store
 from fraud_platform.errors import StoreError, StoreMovedError
 from fraud_platform.features.contract import FeatureContract, load_contract
 from fraud_platform.ingest import Mapping
 from fraud_platform.package import BundleParts
 from fraud_platform.schema import MILLISECONDS_PER_DAY, Transaction
+from tests.faults import patient
 from tests.stores import Stores
 
 CONTRACT = load_contract()
@@ -62,7 +63,8 @@ from fraud_platform.adapters.redis_live import go_live_on_redis
 from fraud_platform.adapters.service import Service, ServiceSettings
 from pathlib import Path
 bundle, state, now, name = sys.argv[1:]
-service = Service(ServiceSettings(Path(bundle), Path(state)), lambda: int(now) + 10**9)
+settings = ServiceSettings(Path(bundle), Path(state), deadline_ms=10_000)
+service = Service(settings, lambda: int(now) + 10**9)
 print("ready", flush=True)
 for line in sys.stdin:
     request = json.loads(line)
@@ -305,7 +307,7 @@ def test_a_store_of_another_contract_without_its_bundle_is_named(
 ) -> None:
     state = tmp_path / "state"
     go_live(warehouse, CONTRACT, state)
-    service = Service(ServiceSettings(bundles[CONTRACT.hash], state), lambda: NOW + 10**9)
+    service = Service(patient(bundles[CONTRACT.hash], state), lambda: NOW + 10**9)
     process = starting(warehouse, state, bundles[OTHER.hash])()
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 0, said
@@ -330,7 +332,7 @@ def test_a_late_decision_is_counted_and_says_so(
 ) -> None:
     state = tmp_path / "state"
     go_live(warehouse, CONTRACT, state)
-    service, metrics = Service(ServiceSettings(bundles[CONTRACT.hash], state), lambda: NOW + 10**9), Metrics()
+    service, metrics = Service(patient(bundles[CONTRACT.hash], state), lambda: NOW + 10**9), Metrics()
     for number in (50, 30):
         metrics.decided(service.decide(payment(number) | {"card_id": "card0"}), 0.001)
     service.close()
@@ -348,7 +350,7 @@ def test_a_service_decides_on_a_redis_that_was_filled(
 ) -> None:
     state, bundle = tmp_path / "state", bundles[CONTRACT.hash]
     with stores.empty(kind) as address:
-        settings = ServiceSettings(bundle, state, store=address.place)
+        settings = patient(bundle, state, store=address.place)
         with pytest.raises(StoreError, match="go-live --store"):
             Service(settings, lambda: NOW + 10**9)
         assert go_live_on_redis(warehouse, CONTRACT, state, address.place).loaded == 1900
@@ -376,7 +378,7 @@ def test_a_load_of_redis_takes_in_what_was_decided_elsewhere(
     state = tmp_path / "state"
     go_live(warehouse, CONTRACT, state)
     with stores.empty("redis") as address:
-        service = Service(ServiceSettings(bundles[CONTRACT.hash], state), lambda: NOW + 10**9)
+        service = Service(patient(bundles[CONTRACT.hash], state), lambda: NOW + 10**9)
         for number in range(20):
             service.decide(payment(number))
         first = go_live_on_redis(warehouse, OTHER, state, address.place)

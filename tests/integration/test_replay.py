@@ -21,7 +21,7 @@ from fraud_platform.adapters.landing import write_world
 from fraud_platform.adapters.lmdb import LmdbStore
 from fraud_platform.adapters.replay import NO_HISTORY, Wanted, replay_log
 from fraud_platform.adapters.sealed_records import customer
-from fraud_platform.adapters.service import Service, ServiceSettings
+from fraud_platform.adapters.service import Service
 from fraud_platform.adapters.vault import Vault
 from fraud_platform.cli.demo import _live
 from fraud_platform.defs.platform import Platform
@@ -33,6 +33,7 @@ from fraud_platform.serve.judge import Judge
 from fraud_platform.serve.replay import ERASED, NEAR_ERASED, ReplayReport, replay
 from fraud_platform.settings import Settings
 from fraud_platform.simulate import WorldSpec, simulate
+from tests.faults import patient
 from tests.integration.test_go_live import (
     CONTRACT,
     NOW,
@@ -72,7 +73,7 @@ def served(warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path) -> Pa
 
 
 def decide(state: Path, bundle: Path, numbers: range, **fields: Any) -> None:
-    service = Service(ServiceSettings(bundle, state), lambda: NOW + 10**9)
+    service = Service(patient(bundle, state), lambda: NOW + 10**9)
     for number in numbers:
         late = {"event_time": NOW + (number - 7) * 1000} if number % 10 == 9 else {}
         service.decide(payment(number) | {"customer_id": f"u{number % 5}"} | late | fields)
@@ -181,7 +182,7 @@ def test_a_decision_that_was_counted_before_a_kill_keeps_its_place(
     bundle = bundles[CONTRACT.hash]
     decide(served, bundle, range(51, 58), card_id="card10", customer_id="u0")
     decide(served, bundle, range(50, 51))
-    service = Service(ServiceSettings(bundle, served), lambda: NOW + 10**9)
+    service = Service(patient(bundle, served), lambda: NOW + 10**9)
     service.decide(payment(58) | {"card_id": "card10"})
     service.close()
     report = replay_log(served, bundle_of)
@@ -200,7 +201,7 @@ def test_every_rung_of_the_ladder_is_replayed(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no rules")
 
-    service = Service(ServiceSettings(bundles[CONTRACT.hash], served), lambda: NOW + 10**9)
+    service = Service(patient(bundles[CONTRACT.hash], served), lambda: NOW + 10**9)
     for number in (60, 61):
         service.fall_back(service.open_case(payment(number) | {"card_id": "card3"}), "store_slow")
     for number in (62, 63):
@@ -300,7 +301,8 @@ def test_a_killed_writer_replays(
         "import sys\nfrom pathlib import Path\n"
         "from fraud_platform.adapters.service import Service, ServiceSettings\n"
         "from tests.integration.test_go_live import NOW, payment\n"
-        "service = Service(ServiceSettings(Path(sys.argv[1]), Path(sys.argv[2])), lambda: NOW + 10**9)\n"
+        "settings = ServiceSettings(Path(sys.argv[1]), Path(sys.argv[2]), deadline_ms=10_000)\n"
+        "service = Service(settings, lambda: NOW + 10**9)\n"
         "for number in range(100, 10**6):\n"
         "    service.decide(payment(number))\n"
         "    print(number, flush=True)\n"
@@ -320,7 +322,7 @@ def test_a_killed_writer_replays(
         process.stdout.close()
     with Journal(served) as journal:
         assert journal.find("live130") is not None
-    service = Service(ServiceSettings(bundles[CONTRACT.hash], served), lambda: NOW + 10**9)
+    service = Service(patient(bundles[CONTRACT.hash], served), lambda: NOW + 10**9)
     for number in range(120, 200):
         service.decide(payment(number))
     service.close()
