@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LEVELS_MAX = 255
 """The most frequent levels that a category keeps; rarer ones are read as unknown."""
 
+COLUMNS_AT_ONCE, ROWS_AT_ONCE = 16, 4096
+"""A matrix is written in blocks of so many: a column alone would fetch all of the matrix for itself."""
+
 _Places = tuple[tuple[int, dict[str, float]], ...]
 
 
@@ -51,14 +54,23 @@ class CategoryEncoder:
         return cls({name: _frequent(_column(columns, name)) for name in names})
 
     def matrix(self, columns: Mapping[str, np.ndarray], contract: FeatureContract) -> np.ndarray:
-        """Columns by name, each (n,), as float64 (n, k) in contract order. ContractError when one lacks."""
+        """Columns by name, each (n,), as float64 (n, k) in contract order. ContractError when one lacks or
+        is of another length."""
         codes = dict(self._places(contract))
-        out = np.empty((0, len(contract.names)), dtype=np.float64)
-        for place, name in enumerate(contract.names):
-            part = _column(columns, name)
-            if place == 0:
-                out = np.empty((len(part), len(contract.names)), dtype=np.float64)
-            out[:, place] = _coded(part, codes[place]) if place in codes else _numbers(part)
+        names = contract.names
+        out = np.empty((0, len(names)), dtype=np.float64)
+        for start in range(0, len(names), COLUMNS_AT_ONCE):
+            block = [_column(columns, name) for name in names[start : start + COLUMNS_AT_ONCE]]
+            if start == 0:
+                out = np.empty((len(block[0]), len(names)), dtype=np.float64)
+            for place, part in enumerate(block, start):
+                if len(part) != len(out):
+                    raise ContractError(
+                        f"feature {names[place]!r} has {len(part)} rows and {names[0]!r} {len(out)}: "
+                        "give columns of one table"
+                    )
+                block[place - start] = _coded(part, codes[place]) if place in codes else _numbers(part)
+            _fill(out, start, block)
         return out
 
     def vector(self, vector: Sequence[float | str | None], contract: FeatureContract) -> np.ndarray:
@@ -99,6 +111,14 @@ def _column(columns: Mapping[str, np.ndarray], name: str) -> np.ndarray:
         return columns[name]
     except KeyError:
         raise ContractError(f"feature {name!r} has no column; build the features of this contract") from None
+
+
+def _fill(out: np.ndarray, start: int, block: Sequence[np.ndarray]) -> None:
+    """Writes columns side by side from the place `start` on."""
+    for first in range(0, len(out), ROWS_AT_ONCE):
+        rows = slice(first, first + ROWS_AT_ONCE)
+        for place, column in enumerate(block, start):
+            out[rows, place] = column[rows]
 
 
 def _frequent(column: np.ndarray) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Logistic regression on the same rows: what the simplest learned model would do."""
+"""Logistic regression on the rows that teach: what the simplest learned model would do."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 LEVELS_AS_COLUMNS = 20
 """A category's most frequent levels that get a column of their own."""
+LEGIT_ROWS_MAX = 200_000
+"""Legitimate rows that teach the line at the most, evenly spread over time: all of a million moved its average
+precision from .471 to .473, for five times the seconds."""
 SPREADS_MAX = 10.0
 """Standardised values are clipped here: one huge amount must not bend the line."""
 ROWS_AT_ONCE = 65_536
@@ -71,7 +74,10 @@ def fit_logistic(
     contract: FeatureContract,
     known_levels: Mapping[str, tuple[str, ...]],
 ) -> LogisticBaseline:
-    """Fit on an encoded matrix (n, k); calibrated on `validation` (matrix, is_fraud)."""
+    """Fit on an encoded matrix (n, k), rows in order of time; calibrated on `validation` (matrix, is_fraud).
+
+    weight: (n,), how much each row counts; None: all alike, and the calibrator alone restores the prior.
+    """
     from sklearn.linear_model import LogisticRegression
 
     numbers = tuple(i for i, f in enumerate(contract.features) if f.dtype == "double")
@@ -80,15 +86,31 @@ def fit_logistic(
         for i, f in enumerate(contract.features)
         if f.dtype == "category"
     )
+    matrix, is_fraud, weight = _thinned(matrix, np.asarray(is_fraud, dtype=bool), weight)
     centre, spread = _moments(matrix, numbers)
     design = _design(matrix, numbers, centre, spread, levels)
     model = LogisticRegression(C=1.0, solver="newton-cholesky", max_iter=200)
-    model.fit(design, np.asarray(is_fraud, dtype=bool), sample_weight=weight)
+    model.fit(design, is_fraud, sample_weight=weight)
     unset = Calibrator((0.0, 1.0), (0.25, 0.75))
     weights, intercept = tuple(model.coef_[0].tolist()), float(model.intercept_[0])
     line = LogisticBaseline(numbers, centre, spread, levels, weights, intercept, unset)
     calibrator = Calibrator.fit(line.score(validation[0]), validation[1])
     return LogisticBaseline(numbers, centre, spread, levels, weights, intercept, calibrator)
+
+
+def _thinned(
+    matrix: np.ndarray, is_fraud: np.ndarray, weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """All frauds and at most LEGIT_ROWS_MAX of the others, which then weigh as much as all of them did."""
+    legit = np.flatnonzero(~is_fraud)
+    if len(legit) <= LEGIT_ROWS_MAX:
+        return matrix, is_fraud, weight
+    kept = legit[np.arange(LEGIT_ROWS_MAX) * len(legit) // LEGIT_ROWS_MAX]
+    rows = np.union1d(kept, np.flatnonzero(is_fraud))
+    chosen = is_fraud[rows]
+    if weight is not None:
+        weight = weight[rows] * np.where(chosen, 1.0, weight[legit].sum() / weight[kept].sum())
+    return matrix[rows], chosen, weight
 
 
 def _moments(matrix: np.ndarray, numbers: tuple[int, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:

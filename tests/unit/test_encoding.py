@@ -43,6 +43,13 @@ def test_vector_and_matrix_agree_to_the_bit(encoder):
     assert np.isnan(matrix[1, 0])
 
 
+def test_a_matrix_is_the_same_in_blocks(encoder, monkeypatch):
+    whole = encoder.matrix(columns_of(ROWS), CONTRACT)
+    monkeypatch.setattr("fraud_platform.features.encoding.COLUMNS_AT_ONCE", 2)
+    monkeypatch.setattr("fraud_platform.features.encoding.ROWS_AT_ONCE", 3)
+    assert encoder.matrix(columns_of(ROWS), CONTRACT).tobytes() == whole.tobytes()
+
+
 def test_masked_numbers_are_unknown(encoder):
     columns = columns_of(ROWS) | {"amount": np.ma.MaskedArray([1.0, 2, 3, 4, 5], [0, 1, 0, 0, 0])}
     assert np.isnan(encoder.matrix(columns, CONTRACT)[:, 0]).tolist() == [False, True, False, False, False]
@@ -61,5 +68,7 @@ def test_json_round_trip(encoder):
 def test_a_missing_column_and_an_unknown_category_are_named(encoder):
     with pytest.raises(ContractError, match="'is_night' has no column"):
         encoder.matrix({"amount": np.zeros(1), "channel": np.zeros(1)}, CONTRACT)
+    with pytest.raises(ContractError, match="'is_night' has 4 rows and 'amount' 5"):
+        encoder.matrix(columns_of(ROWS) | {"is_night": np.zeros(4)}, CONTRACT)
     with pytest.raises(ContractError, match="'channel'"):
         CategoryEncoder({}).vector(ROWS[0], CONTRACT)

@@ -15,11 +15,21 @@ from hypothesis import strategies as st
 
 from fraud_platform.adapters.lmdb import LmdbStore
 from fraud_platform.errors import StoreError, TooLateError
+from fraud_platform.features.aggregates import AGGREGATES
 from fraud_platform.features.contract import FeatureContract, load_contract
 from fraud_platform.features.engine import LATENESS_MS
 from fraud_platform.schema import LabelEvent, Transaction
 from tests.oracle import DAY, HOUR, Oracle, Vector, require_equal
 from tests.worlds import CONTRACT, FIELDS, MOMENTS, NOW, OUTCOMES, report, transaction
+
+LOOKING_BACK = FeatureContract(
+    CONTRACT.entities,
+    tuple(
+        feature
+        for feature in CONTRACT.features
+        if feature.kind in AGGREGATES and AGGREGATES[feature.kind].lookback is not None
+    ),
+)
 
 
 def named(vector: Vector) -> dict[str, Any]:
@@ -63,16 +73,27 @@ def moment_of(event: Any) -> int:
 @given(EVENTS, st.booleans())
 def test_every_vector_is_the_definition(events: list[Any], is_ordered: bool) -> None:
     """Ties, edges of windows, gaps, repeats, huge amounts, reports; late events where not ordered."""
-    oracle = Oracle(CONTRACT)
+    require_definition(CONTRACT, events, is_ordered)
+
+
+@settings(max_examples=30, deadline=None)
+@given(EVENTS, st.booleans())
+def test_an_entity_that_only_looks_back_keeps_what_it_looks_at(events: list[Any], is_ordered: bool) -> None:
+    """No feature of these entities has a window with totals."""
+    require_definition(LOOKING_BACK, events, is_ordered)
+
+
+def require_definition(contract: FeatureContract, events: list[Any], is_ordered: bool) -> None:
+    oracle = Oracle(contract)
     answered: dict[str, Vector] = {}
     times: dict[str, int] = {}
     latest = 0
     with tempfile.TemporaryDirectory() as folder:
-        store = LmdbStore.open(Path(folder), CONTRACT)
+        store = LmdbStore.open(Path(folder), contract)
         for event in sorted(events, key=moment_of) if is_ordered else events:
             if event == RESTART:
                 store.close()
-                store = LmdbStore.open(Path(folder), FeatureContract.from_json(CONTRACT.to_json()))
+                store = LmdbStore.open(Path(folder), FeatureContract.from_json(contract.to_json()))
             elif isinstance(event, LabelEvent):
                 oracle.learn(event)
                 store.learn(event)
@@ -85,7 +106,7 @@ def test_every_vector_is_the_definition(events: list[Any], is_ordered: bool) -> 
                 assert observation.is_repeat == (event.transaction_id in answered)
                 wanted = answered.get(event.transaction_id) or oracle.observe(event)
                 if latest - times.get(event.transaction_id, latest) <= store.engine.retention_ms:
-                    require_equal(CONTRACT, observation.vector, wanted)
+                    require_equal(contract, observation.vector, wanted)
                 if not observation.is_repeat:
                     assert not (observation.is_late and event.event_time >= latest)
                     latest = max(latest, event.event_time)
@@ -123,7 +144,7 @@ def test_slightly_late_events_on_one_hot_key(arrivals: list[tuple[int, int]], ra
 # One rule each, so that a failure has a name
 
 
-@pytest.mark.parametrize("window", ["1h", "24h", "7d", "30d"])
+@pytest.mark.parametrize("window", ["10m", "1h", "24h", "7d", "30d"])
 @pytest.mark.parametrize(("offset", "is_inside"), [(-1, False), (0, True), (1, True)])
 def test_a_window_reaches_back_to_exactly_its_length(
     store: LmdbStore, window: str, offset: int, is_inside: bool

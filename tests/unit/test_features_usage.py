@@ -70,7 +70,7 @@ def test_words_are_a_name_an_entity_or_a_window(words: dict[str, str], count: in
         ({"name": "card_txn_cuont_1h"}, "card_txn_count_1h"),
         ({"name": "crad"}, "card"),
         ({"entity": "shop"}, "card, card_merchant, customer, customer_device, device, ip, merchant"),
-        ({"window": "8d"}, "7d, 1h, 24h, 30d"),
+        ({"window": "8d"}, "7d, 10m, 1h, 24h, 30d"),
         ({"stream": "chargebacks"}, "fraud_reports, transactions"),
     ],
 )

@@ -133,6 +133,22 @@ def test_the_line_is_the_same_in_pieces(world, split, candidate, monkeypatch):
     np.testing.assert_allclose(again.baseline.weights, candidate.baseline.weights, rtol=1e-6)
 
 
+@pytest.mark.parametrize("is_prior_kept", [False, True])
+def test_the_line_learns_as_much_from_some_of_many_legitimate_rows(world, split, monkeypatch, is_prior_kept):
+    params = TrainParams(rounds_max=5, legit_share=0.5, is_prior_kept=is_prior_kept)
+    whole = train(world, CONTRACT, split, params)
+    monkeypatch.setattr("fraud_platform.train.baseline.LEGIT_ROWS_MAX", 700)
+    some = train(world, CONTRACT, split, params)
+    test = world[split.test.mask(world["event_time"].to_numpy())]
+    matrix = some.matrix(columns_of(test, CONTRACT))
+    assert some.baseline.weights != whole.baseline.weights
+    of_whole, of_some = (roc_auc_score(test["is_fraud"], one.baseline.score(matrix)) for one in (whole, some))
+    assert of_some > of_whole - 0.02
+    if is_prior_kept:
+        expected = [one.baseline.score(matrix).mean() for one in (whole, some)]
+        assert expected[1] == pytest.approx(expected[0], rel=0.2)
+
+
 def test_other_data_or_parameters_give_another_fingerprint(world, split, candidate):
     changed = world.copy()
     changed.loc[10, "amount"] += 0.01
