@@ -122,6 +122,12 @@ def written_world(spec: WorldSpec, landing: Path, truth: Path, live: Path) -> Wr
     return replace(WrittenWorld(**stamp["written"]), is_unchanged=True)
 
 
+def spec_that_lies_there(landing: Path) -> WorldSpec | None:
+    """What was asked of the folder's world; None where there is none, or one that is played no more."""
+    stamp = landing / STAMP
+    return WorldSpec.from_dict(json.loads(stamp.read_bytes())["spec"]) if stamp.exists() else None
+
+
 def read_truth(truth: Path) -> pd.DataFrame:
     """transaction_id and is_fraud of a written world. SourceError where none lies there."""
     path = _Places(truth, truth, truth).truth_file

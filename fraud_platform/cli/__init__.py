@@ -96,7 +96,9 @@ def search(
 
 @app.command()
 def demo(
-    transactions: Annotated[int, typer.Option(help="Size of the world; 0 is the demo's own")] = 0,
+    transactions: Annotated[
+        int, typer.Option(help="Size of the world; 0: the one that lies there, or the demo's own")
+    ] = 0,
     live: Annotated[int, typer.Option(help="Live transactions to decide, at the most")] = 2_000,
 ) -> None:
     """The loop on a simulated world, and live transactions decided by the running Bento."""
@@ -265,7 +267,9 @@ def monitor(dataset: Dataset = None) -> None:
 
 @benchmarks.command("simulated")
 def benchmark_simulated(
-    transactions: Annotated[int, typer.Option(help="Size of the world; 0 is the demo's own")] = 0,
+    transactions: Annotated[
+        int, typer.Option(help="Size of the world; 0: the one that lies there, or the demo's own")
+    ] = 0,
 ) -> None:
     """The simulated world: its label delay, and what naive, mature and corrected labels cost by the truth."""
     from fraud_platform.cli.simulated import benchmark

@@ -23,8 +23,8 @@ SHOWN_WINDOWS_DAYS = (7, 14, 30, 60)
 def benchmark(settings: Settings, transactions: int) -> DelayBakeoff:
     """Plays the world and builds its features where they are not there, and prints the tables.
 
-    transactions: about how many to play; 0 plays the demo's world. SettingsError where another world lies in
-    the folder already.
+    transactions: about how many to play; 0 goes on with the world that lies there, or plays the demo's.
+    SettingsError where another world lies in the folder already.
     """
     from fraud_platform.definitions import build_defs
     from fraud_platform.defs.delay_bakeoff import DelayBakeoffConfig
@@ -32,7 +32,7 @@ def benchmark(settings: Settings, transactions: int) -> DelayBakeoff:
 
     if transactions < 0:
         raise SettingsError(
-            f"--transactions {transactions}: give 0 for the demo's world, or how many to play"
+            f"--transactions {transactions}: give 0 for the world that lies there, or how many to play"
         )
     started = time.perf_counter()
     prepare_environment(settings)

@@ -2,13 +2,13 @@
 
 import dagster as dg
 
-from fraud_platform.adapters.landing import write_world, written_world
+from fraud_platform.adapters.landing import spec_that_lies_there, write_world, written_world
 from fraud_platform.defs.platform import Platform
 from fraud_platform.simulate import WorldSpec, simulate
 
 
 class WorldConfig(dg.Config):
-    """transactions: about how many to play; 0 plays the demo world."""
+    """transactions: about how many to play; 0 goes on with the world that lies there, or plays the demo's."""
 
     transactions: int = 0
     seed: int = 7
@@ -20,7 +20,10 @@ class WorldConfig(dg.Config):
 def world(config: WorldConfig, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
     """A seeded payments world, delivered as the daily files of a source; the truth lies apart."""
     settings = platform.settings
-    spec = WorldSpec.sized(config.transactions, config.seed) if config.transactions else WorldSpec.demo()
+    if config.transactions:
+        spec = WorldSpec.sized(config.transactions, config.seed)
+    else:
+        spec = spec_that_lies_there(settings.landing) or WorldSpec.demo()
     folders = settings.landing, settings.var / "truth" / settings.dataset_name, settings.home / "live"
     written = written_world(spec, *folders) or write_world(simulate(spec), *folders)
     return dg.MaterializeResult(

@@ -5,6 +5,7 @@ Belongs here: sizes, dates and shares of a world. Does not belong here: anything
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -94,6 +95,14 @@ class WorldSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with the version of the world."""
         return {"world_version": WORLD_VERSION, **asdict(self), "start": self.start.isoformat()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> WorldSpec | None:
+        """Back from `to_dict`; None where it was another version of the world."""
+        values = dict(content)
+        if values.pop("world_version", None) != WORLD_VERSION:
+            return None
+        return cls(**{**values, "start": date.fromisoformat(values["start"])})
 
 
 def _require(holds: bool, name: str, value: object, rule: str) -> None:

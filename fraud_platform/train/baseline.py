@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 LEVELS_AS_COLUMNS = 20
 """A category's most frequent levels that get a column of their own."""
 LEGIT_ROWS_MAX = 200_000
-"""Legitimate rows that teach the line at the most, evenly spread over time: all of a million moved its average
-precision from .471 to .473, for five times the seconds."""
+"""Legitimate rows that teach the line at the most, evenly spread over time: all of a million moved its
+average precision from .471 to .473, for five times the seconds."""
 SPREADS_MAX = 10.0
 """Standardised values are clipped here: one huge amount must not bend the line."""
 ROWS_AT_ONCE = 65_536

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fraud_platform.adapters import landing as landing_module
-from fraud_platform.adapters.landing import WrittenWorld, write_world, written_world
+from fraud_platform.adapters.landing import WrittenWorld, spec_that_lies_there, write_world, written_world
 from fraud_platform.errors import SettingsError, SourceError
 from fraud_platform.simulate import World, WorldSpec, simulate
 
@@ -141,6 +142,17 @@ def test_another_world_in_the_same_folder_is_refused(world: World, tmp_path: Pat
     with pytest.raises(SettingsError, match="another world"):
         write(World(other, world.transactions, world.labels, world.truth), tmp_path)
     assert content(tmp_path) == before
+
+
+def test_the_world_that_lies_there_says_what_it_is(world: World, tmp_path: Path) -> None:
+    landing = tmp_path / "landing"
+    assert spec_that_lies_there(landing) is None
+    write(world, tmp_path)
+    assert spec_that_lies_there(landing) == SPEC
+    stamp = json.loads((landing / "world.json").read_bytes())
+    stamp["spec"]["world_version"] = 0
+    (landing / "world.json").write_text(json.dumps(stamp))
+    assert spec_that_lies_there(landing) is None
 
 
 def test_files_of_somebody_else_are_refused(world: World, tmp_path: Path) -> None:
