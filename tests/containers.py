@@ -57,7 +57,7 @@ LOCKED = (
     "--memory 1g --cpus 1 --pids-limit 512 --no-healthcheck"
 ).split()
 """How the image is meant to run. podman's timer for health checks needs systemd: tests ask by themselves."""
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
 
 
 def missing_programs() -> str | None:

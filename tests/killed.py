@@ -35,7 +35,7 @@ from fraud_platform.settings import PROJECT_ROOT
 HOST = "127.0.0.1"
 CLIENTS = 4
 LABEL_EVERY = 10
-READY_S, MADE_UP_S = 60.0, 120.0
+READY_S, MADE_UP_S = 180.0, 300.0
 JSON = {"content-type": "application/json"}
 
 PROGRAM = """
@@ -221,7 +221,7 @@ def _started(settings: ServiceSettings, port: int) -> subprocess.Popen[bytes]:
 
 
 def _is_ready(port: int) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    connection = http.client.HTTPConnection(HOST, port, timeout=30)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200

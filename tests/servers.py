@@ -16,7 +16,7 @@ from pathlib import Path
 
 REDIS_BINARIES = ("redis-server", "redis-cli")
 MASTERS = 3
-READY_SECONDS = 20.0
+READY_SECONDS = 120.0
 
 
 def missing_redis() -> str | None:

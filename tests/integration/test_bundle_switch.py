@@ -69,7 +69,7 @@ def running(bundles: dict[str, Path], tmp_path: Path) -> Iterator[Running]:
 
 
 def ask_until(running: Running, build: Build, is_enough: Callable[[], bool], numbers: Iterator[int]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not is_enough():
         assert time.monotonic() < deadline
         number = next(numbers)

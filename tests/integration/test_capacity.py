@@ -78,7 +78,7 @@ def test_counts_outlive_the_process(tmp_path: Path) -> None:
 def test_worker_processes_share_one_limit(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", ASKING, str(tmp_path), str(LATE), str(WISHES)]
     started = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(PROCESSES)]
-    granted = [int(process.communicate(timeout=60)[0]) for process in started]
+    granted = [int(process.communicate(timeout=180)[0]) for process in started]
     assert sum(granted) == 50
     counter = CapacityCounter(tmp_path)
     assert sum(counter.hour(LATE).wishes) == PROCESSES * WISHES

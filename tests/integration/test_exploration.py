@@ -220,7 +220,7 @@ def test_a_killed_service_has_spent_no_more_than_it_counts(bundle: Path, tmp_pat
 def test_worker_processes_share_one_limit(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", ASKING, str(tmp_path), str(NOW), "40"]
     started = [subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    granted = sum(process.communicate(timeout=60)[0].count("1") for process in started)
+    granted = sum(process.communicate(timeout=180)[0].count("1") for process in started)
     assert granted == 50
     counter = ExplorationCounter(tmp_path)
     assert (counter.day(NOW).explored, counter.day(NOW).loss) == (50, 500.0)

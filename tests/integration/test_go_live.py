@@ -309,7 +309,7 @@ def test_a_store_of_another_contract_without_its_bundle_is_named(
     go_live(warehouse, CONTRACT, state)
     service = Service(patient(bundles[CONTRACT.hash], state), lambda: NOW + 10**9)
     process = starting(warehouse, state, bundles[OTHER.hash])()
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=180)
     assert process.returncode == 0, said
     assert service.decide(payment(1)).bundle_id.startswith(bundles[OTHER.hash].name[:12])
     service.close()

@@ -39,7 +39,7 @@ from tests.worlds import CONTRACT, FIELDS, MOMENTS, NOW, OUTCOMES, report, trans
 every_redis = pytest.mark.parametrize("kind", ["redis", "redis_cluster"])
 QUIET_SECONDS = 0.2
 """A client that sends nothing for so long waits for an answer."""
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 
 
 def opened(address: StoreAddress, **changes: Any) -> RedisStore:

@@ -33,7 +33,7 @@ def test_a_person_has_one_key_whoever_asks_first(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", MAKER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = [maker.communicate(timeout=60)[0] for maker in makers]
+    said = [maker.communicate(timeout=180)[0] for maker in makers]
     assert said[0] == said[1]
     assert len(said[0].splitlines()) == 200
 
