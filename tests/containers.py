@@ -33,8 +33,9 @@ DEBIAN = "bookworm"
 PACKAGES = ("python3", "python3-venv", "ca-certificates", "libgomp1")
 INSTALLER = (
     'chroot "$1" sh -ec "python3 -m venv /usr/local/lib/uv && '
-    "SSL_CERT_FILE={authorities} PIP_CERT={authorities} /usr/local/lib/uv/bin/pip install -q uv && "
-    'ln -s /usr/local/lib/uv/bin/uv /usr/local/bin/uv && rm -rf /root/.cache"'
+    "SSL_CERT_FILE={authorities} PIP_CERT={authorities} "
+    "/usr/local/lib/uv/bin/pip install -q --no-cache-dir uv && "
+    'ln -s ../lib/uv/bin/uv /usr/local/bin/uv"'
 )
 """What BentoML does on a base that has none: it installs uv by pip."""
 

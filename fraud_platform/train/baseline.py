@@ -101,7 +101,7 @@ def fit_logistic(
 def _thinned(
     matrix: np.ndarray, is_fraud: np.ndarray, weight: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """All frauds and at most LEGIT_ROWS_MAX of the others, which then weigh as much as all of them did."""
+    """All frauds and at most LEGIT_ROWS_MAX of the others; their weights, if any, then add up to the same."""
     legit = np.flatnonzero(~is_fraud)
     if len(legit) <= LEGIT_ROWS_MAX:
         return matrix, is_fraud, weight

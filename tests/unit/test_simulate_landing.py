@@ -12,7 +12,11 @@ import pytest
 
 from fraud_platform.adapters import landing as landing_module
 from fraud_platform.adapters.landing import WrittenWorld, spec_that_lies_there, write_world, written_world
+from fraud_platform.defs.platform import Platform
+from fraud_platform.defs.simulate import WorldConfig
+from fraud_platform.defs.simulate import world as simulated_world
 from fraud_platform.errors import SettingsError, SourceError
+from fraud_platform.settings import Settings
 from fraud_platform.simulate import World, WorldSpec, simulate
 
 SPEC = WorldSpec(days=40, customers=150, transactions_per_day=120, tactics_change=25)
@@ -153,6 +157,16 @@ def test_the_world_that_lies_there_says_what_it_is(world: World, tmp_path: Path)
     stamp["spec"]["world_version"] = 0
     (landing / "world.json").write_text(json.dumps(stamp))
     assert spec_that_lies_there(landing) is None
+
+
+def test_who_names_no_size_goes_on_with_the_world_that_lies_there(tmp_path: Path) -> None:
+    platform = Platform(Settings.from_env({"FRAUD_PLATFORM_VAR": str(tmp_path)}))
+    first = simulated_world(config=WorldConfig(transactions=4_000), platform=platform)
+    again = simulated_world(config=WorldConfig(), platform=platform)
+    assert (first.metadata["unchanged"], again.metadata["unchanged"]) == (False, True)
+    assert again.metadata["dagster/row_count"] == first.metadata["dagster/row_count"] < 5_000
+    with pytest.raises(SettingsError, match="another world"):
+        simulated_world(config=WorldConfig(transactions=8_000), platform=platform)
 
 
 def test_files_of_somebody_else_are_refused(world: World, tmp_path: Path) -> None:
