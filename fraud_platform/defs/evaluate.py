@@ -72,7 +72,7 @@ def comparable_champion(platform: Platform, challenger: Candidate) -> Candidate 
     if version is None or version.fingerprint == challenger.fingerprint:
         return None
     champion = platform.registry.candidate(version.version)
-    return champion if champion.split.validation.end_ms <= challenger.split.test.start_ms else None
+    return champion if champion.learned_until_ms <= challenger.split.test.start_ms else None
 
 
 def evaluation_folder(platform: Platform, fingerprint: str) -> Path:

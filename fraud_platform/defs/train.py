@@ -4,14 +4,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
+import pandas as pd
 
 from fraud_platform.adapters.candidates import write_candidate
+from fraud_platform.adapters.duckdb_delay import label_events
 from fraud_platform.adapters.duckdb_history import TRAINING_SET
 from fraud_platform.adapters.optuna import read_best
 from fraud_platform.defs.ingest import POOL
 from fraud_platform.defs.platform import Platform
+from fraud_platform.errors import LabelError
+from fraud_platform.learning.delayed import young_labels
 from fraud_platform.schema import MILLISECONDS_PER_DAY
-from fraud_platform.train import DEFAULT_PARAMS, Split, TrainParams, train
+from fraud_platform.train import DEFAULT_PARAMS, Split, TrainParams, YoungLabels, train
 
 
 class TrainConfig(dg.Config):
@@ -48,7 +52,11 @@ class TrainConfig(dg.Config):
 def candidate(
     context: dg.AssetExecutionContext, config: TrainConfig, platform: dg.ResourceParam[Platform]
 ) -> dg.MaterializeResult:
-    """LightGBM on mature rows, stopped and calibrated on later ones; the test part is not looked at."""
+    """LightGBM on mature rows, stopped and calibrated on later ones; the test part is not looked at.
+
+    Unless the dataset's mapping leaves them out, the rows of the gap teach as well, by what was known of them
+    when the test part began, corrected for what was not.
+    """
     frame = platform.warehouse.frame(f"select * from {TRAINING_SET}")
     rule = platform.mapping
     split = Split.by_time(
@@ -60,7 +68,10 @@ def candidate(
     )
     is_known = {path.name for path in platform.settings.candidates.glob("*")}
     params, source = config.params(platform.settings.search)
-    trained = train(frame, platform.contract, split, params, context.log.info, source)
+    young, why_none = _young(platform, frame, split)
+    trained = train(frame, platform.contract, split, params, context.log.info, source, young)
+    said = trained.log.young.explain() if trained.log.young else f"none: {why_none}"
+    context.log.info(f"young rows: {said}")
     folder = write_candidate(trained, platform.settings.candidates)
     return dg.MaterializeResult(
         metadata={
@@ -71,9 +82,23 @@ def candidate(
             "validation": f"{split.validation}: {trained.log.validation.rows:,} rows, "
             f"{trained.log.validation.frauds:,} frauds",
             "test": str(split.test),
+            "young_rows": said,
             "params_source": trained.log.params_source,
             "rounds": trained.log.rounds,
             "validation_average_precision": trained.log.validation_average_precision,
             "unchanged": trained.fingerprint in is_known,
         }
     )
+
+
+def _young(platform: Platform, frame: pd.DataFrame, split: Split) -> tuple[YoungLabels | None, str]:
+    """What was known when the test part began, None where young rows do not teach; and why none may."""
+    rule = platform.mapping
+    if rule.young_rows == "left_out":
+        return None, "the dataset's mapping leaves them out"
+    try:
+        events = label_events(platform.warehouse)
+        young = young_labels(frame, events, rule.label_precedence, split.test.start_ms)
+    except LabelError as error:
+        return None, str(error)
+    return young, "too little is known of rows as young"

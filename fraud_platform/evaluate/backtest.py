@@ -149,7 +149,7 @@ def _rows(frame: pd.DataFrame, rules: RuleSet, policy: Policy, model: Candidate 
     amount = amount_major(frame["amount_minor"].to_numpy(), frame["currency"].to_numpy())
     actions = np.full(n, -1, dtype=np.int8)
     if model is not None:
-        unseen = frame["event_time"].to_numpy() >= model.split.validation.end_ms
+        unseen = frame["event_time"].to_numpy() >= model.learned_until_ms
         if unseen.any():
             probability = model.probability(columns_of(frame.loc[unseen], model.contract))
             actions[unseen] = policy.actions(probability, amount[unseen])

@@ -87,12 +87,19 @@ def _labels(model: Candidate, dataset: Dataset) -> str:
     gap = model.split.gap_ms / MILLISECONDS_PER_DAY
     return _list(
         (
-            f"A transaction is mature {dataset.maturity_days} days after it; only such teach and judge.",
+            f"A transaction is mature {dataset.maturity_days} days after it; only such stop, calibrate and "
+            "judge.",
+            f"Young rows that taught, corrected for what was not known of them: {_young(model)}.",
             f"Sources, strongest first: {', '.join(dataset.label_precedence)}; of one the latest word.",
             "Without a word by then a transaction counts as legitimate.",
             f"Between validation and test lie {gap:g} days: what taught was known before what judged.",
         )
     )
+
+
+def _young(model: Candidate) -> str:
+    young = model.log.young
+    return "none" if young is None else young.explain()
 
 
 def _excluded(dataset: Dataset) -> str:

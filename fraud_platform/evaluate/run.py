@@ -147,7 +147,7 @@ def _later_rows(training_set: pd.DataFrame, part: Part, champion: Candidate | No
 
 
 def _refuse_seen(model: Candidate, first_ms: int) -> None:
-    learned_until = model.split.validation.end_ms
+    learned_until = model.learned_until_ms
     if first_ms < learned_until:
         raise TrainingError(
             f"model {model.fingerprint[:12]} learned from rows until {date_of(learned_until)}; "

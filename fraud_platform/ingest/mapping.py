@@ -11,7 +11,7 @@ from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -34,9 +34,18 @@ _KEYS = {
     "excluded",
     "first_day",
     "average_precision_max",
+    "young_rows",
 }
-_REQUIRED = _KEYS - {"description", "extras", "excluded", "first_day", "average_precision_max"}
+_REQUIRED = _KEYS - {
+    "description",
+    "extras",
+    "excluded",
+    "first_day",
+    "average_precision_max",
+    "young_rows",
+}
 FIRST_DAY = date(2015, 1, 1)
+YoungRows = Literal["corrected", "left_out"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,8 @@ class Mapping:
     label_precedence: sources, strongest first. excluded: source columns that must never become an input,
     each with its reason; an expression that names one is refused. first_day: of the
     daily partitions. average_precision_max: a score that ranks better is taken for a leak; None is the
-    platform's limit.
+    platform's limit. young_rows: whether rows whose labels are not mature teach by what is known of them,
+    corrected for what is not, or are left out; nothing but mature ones stops, calibrates or judges.
     """
 
     name: str
@@ -96,6 +106,7 @@ class Mapping:
     description: str = ""
     first_day: date = FIRST_DAY
     average_precision_max: float | None = None
+    young_rows: YoungRows = "corrected"
 
     @property
     def transaction_columns(self) -> tuple[Column, ...]:
@@ -153,6 +164,7 @@ class _Reader:
             excluded=excluded,
             first_day=self._date(table.get("first_day", FIRST_DAY)),
             average_precision_max=self._limit(table.get("average_precision_max")),
+            young_rows=self._young_rows(table.get("young_rows", "corrected")),
         )
 
     def _fail(self, place: str, message: str) -> MappingError:
@@ -197,6 +209,13 @@ class _Reader:
             rule = "it must be a number above 0 and at most 1"
             raise self._fail("average_precision_max", f"is {content!r}; {rule}")
         return float(content)
+
+    def _young_rows(self, content: object) -> YoungRows:
+        for known in get_args(YoungRows):
+            if content == known:
+                return known
+        known_ones = " or ".join(get_args(YoungRows))
+        raise self._fail("young_rows", f"is {content!r}; it must be {known_ones}")
 
     def _precedence(self, content: object) -> tuple[str, ...]:
         sources = tuple(content) if isinstance(content, list) else ()

@@ -10,7 +10,7 @@ Every contender fits the same booster on all its frauds and the same draw of its
 - calibrated: wait, at the dataset's window, with a calibrator that counts what is not reported yet;
 - unweighted: the young rows teach as they are, what is not reported as legitimate; it stops and calibrates on
   the same mature rows as calibrated does. What the weights add is told by the difference to it;
-- importance, by channel, expected: the same, but the young rows are corrected (see `delayed`);
+- importance, by channel, expected: the same, but the young rows are corrected (see `train.young`, `delayed`);
 - oracle: the truth, up to the as-of. No one has it; it says what is to be won.
 """
 
@@ -25,16 +25,11 @@ from fraud_platform.calibration import Calibrator
 from fraud_platform.errors import TrainingError
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.learning.delay_rows import FRAUDS_MIN, DelayRows, Past
-from fraud_platform.learning.delayed import (
-    DelayModel,
-    Taught,
-    by_expectation,
-    by_importance,
-    importance_weights,
-)
+from fraud_platform.learning.delayed import DelayModel, by_expectation
 from fraud_platform.schema import MILLISECONDS_PER_DAY
-from fraud_platform.train import Booster, TrainParams, fit_booster
+from fraud_platform.train import Booster, Taught, TrainParams, by_importance, fit_booster
 from fraud_platform.train.split import date_of
+from fraud_platform.train.young import importance_weights
 
 NAIVE, CALIBRATED, UNWEIGHTED, IMPORTANCE, BY_CHANNEL, EXPECTED, ORACLE = (
     "naive",
@@ -127,20 +122,18 @@ class Learner:
         return self._fit(name, taught, held, is_fraud[held], None)
 
     def _corrected(self, first: Learned) -> Iterator[Learned]:
-        delay, elapsed, segment = self.past.delays(self.rows)
-        model = DelayModel.fit(delay, elapsed, segment)
+        known, age = self.past.is_known_fraud, self.past.age_ms
+        m = len(known)
+        segment = self.rows.segment[:m]
+        model = DelayModel.of_reports(self.rows.event_time[:m], age, self.past.reported_ms, segment)
         held = self._held_out(self.plan.maturity_days)
-        known = self.past.is_known_fraud
-        alike, by_channel = (
-            self._above_floor(model.known(self.past.age_ms, one))
-            for one in (None, self.rows.segment[: len(known)])
-        )
+        alike, by_channel = (model.known_beside(known, age, one) for one in (None, segment))
         p = self._probability(first, np.minimum(alike, by_channel))
         weight = importance_weights(known[held], alike[held], p[held])
         score = first.score(self.rows.matrix[held], self.plan.params.threads)
         curve = Calibrator.fit(score, known[held], weight)
         yield Learned(CALIBRATED, first.booster, curve, first.teaching_rows, first.teaching_frauds)
-        everything = Taught(np.arange(len(known)), known, np.ones(len(known)))
+        everything = Taught(np.arange(m), known, np.ones(m))
         for name, taught in (
             (UNWEIGHTED, everything),
             (IMPORTANCE, by_importance(known, alike, p)),
@@ -150,12 +143,6 @@ class Learner:
             outside = (taught.row < held.start) | (taught.row >= held.stop)
             teaches = Taught(taught.row[outside], taught.is_fraud[outside], taught.weight[outside])
             yield self._fit(name, teaches, held, known[held], weight)
-
-    def _above_floor(self, share: np.ndarray) -> np.ndarray:
-        """A row reported sooner than any of its segment yet: as much is known as of the youngest that
-        tells."""
-        smallest = float(share[share > 0.0].min(initial=1.0))
-        return np.where(self.past.is_known_fraud, np.maximum(share, smallest), share)
 
     def _probability(self, first: Learned, share: np.ndarray) -> np.ndarray:
         """The first model's, of rows of which much is unknown; 0 of the others, where it changes nothing."""

@@ -16,11 +16,10 @@ from fraud_platform.errors import TrainingError
 from fraud_platform.evaluate import Fold, amount_major
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.encoding import CategoryEncoder
+from fraud_platform.learning.delayed import segments_of
 from fraud_platform.learning.known import KnownLabels
 from fraud_platform.train import columns_of, sample_rows
 
-SEGMENT = "channel"
-"""The column whose values get a delay of their own."""
 FRAUDS_MIN = 10
 
 
@@ -61,13 +60,12 @@ class DelayRows:
         frame = frame.sort_values(["event_time", "transaction_id"], kind="stable").reset_index(drop=True)
         ids = frame["transaction_id"].to_numpy(dtype=object)
         columns = columns_of(frame, contract)
-        segment = frame[SEGMENT].astype(object).fillna("unknown").to_numpy().astype(str)
         return cls(
             frame=frame,
             matrix=CategoryEncoder.fit(columns, contract).matrix(columns, contract),
             event_time=frame["event_time"].to_numpy(dtype=np.int64),
             card_id=frame["card_id"].to_numpy(dtype=object).astype(str),
-            segment=segment,
+            segment=segments_of(frame),
             amount=amount_major(frame["amount_minor"].to_numpy(), frame["currency"].to_numpy()),
             is_fraud=frame["is_fraud"].to_numpy(dtype=bool),
             is_friendly=frame["is_friendly"].to_numpy(dtype=bool),
@@ -103,8 +101,3 @@ class Past:
             is_known_fraud=rows.labels.is_fraud_at(fold.as_of_ms)[:stop],
             reported_ms=rows.labels.first_report(fold.as_of_ms)[:stop],
         )
-
-    def delays(self, rows: DelayRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Delay, elapsed time and segment of the rows that were called fraud."""
-        place = np.flatnonzero(self.reported_ms >= rows.event_time[: len(self.age_ms)])
-        return self.reported_ms[place] - rows.event_time[place], self.age_ms[place], rows.segment[place]

@@ -1,33 +1,30 @@
-"""Young rows that teach with what is known of them, weighed by how much of the fraud is known at their age.
+"""How much of the fraud is known at a row's age, and the other way to teach with rows that are too young.
 
-Belongs here: which rows teach with which outcome and weight. Does not belong here: the delay itself
-(`delay`), fitting (`train`), whether it pays (`delay_bakeoff`).
+Belongs here: the share known by segment, both outcomes of a row in doubt. Does not belong here: the curve
+itself (`delay`), the weights that `train` uses (`train.young`), whether it pays (`delay_bakeoff`).
 
-Until its delay has passed a fraud looks like a legitimate row. With F the share of frauds known at a row's
-age and p the probability of fraud from a first model of mature rows, two ways undo that:
-
-- importance: a reported fraud counts 1 / F, for itself and those not reported yet; an unreported row counts
-  (1 - p) / (1 - p F), the probability that it is legitimate. Yasui et al., "A feedback shift correction in
-  predicting conversion rates under delayed feedback", 2020.
-- expected: a reported fraud counts once; an unreported row teaches as fraud with weight p (1 - F) / (1 - p F)
-  and as legitimate with the rest: the expectation step of Chapelle, "Modeling delayed feedback in display
-  advertising", 2014.
+By expectation a reported fraud counts once; an unreported row teaches as fraud with weight
+p (1 - F) / (1 - p F) and as legitimate with the rest: the expectation step of Chapelle, "Modeling delayed
+feedback in display advertising", 2014.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
-from fraud_platform.errors import LabelError
 from fraud_platform.learning.delay import DelayCurve, estimate_delay
+from fraud_platform.learning.known import KnownLabels
+from fraud_platform.train import Taught, YoungLabels
+from fraud_platform.train.young import checked, legitimate_probability
 
+SEGMENT = "channel"
+"""The column whose values get a delay of their own."""
 SEGMENT_FRAUDS_MIN = 200
 """A segment of fewer known frauds takes the curve of all."""
-KNOWN_SHARE_MIN = 0.2
-"""Rows so young that less is known of their frauds are left out: their few reports would weigh too much."""
 DOUBTFUL = 0.005
 """An unreported row less likely a fraud than this teaches as legitimate alone."""
 
@@ -53,6 +50,17 @@ class DelayModel:
             curves[str(name)] = estimate_delay(delay[inside], elapsed[inside], resamples=1)
         return cls(overall, curves)
 
+    @classmethod
+    def of_reports(
+        cls, event_time: np.ndarray, age_ms: np.ndarray, reported_ms: np.ndarray, segment: np.ndarray
+    ) -> DelayModel:
+        """From rows, each (n,), and when they were first called fraud (ms UTC, -1 where they were not).
+
+        A report dated before its transaction tells nothing and is left out.
+        """
+        place = np.flatnonzero(reported_ms >= event_time)
+        return cls.fit(reported_ms[place] - event_time[place], age_ms[place], segment[place])
+
     def known(self, age_ms: np.ndarray, segment: np.ndarray | None = None) -> np.ndarray:
         """Share of the frauds of each row's segment and age that are known: (n,) from 0 to 1."""
         share = self.overall.known(age_ms)
@@ -62,50 +70,44 @@ class DelayModel:
                 share[inside] = curve.known(age_ms[inside])
         return share
 
+    def known_beside(
+        self, is_known_fraud: np.ndarray, age_ms: np.ndarray, segment: np.ndarray | None = None
+    ) -> np.ndarray:
+        """As `known`, but above 0 for every row reported: one reported sooner than any of its segment before
+        takes the share of the youngest age that tells."""
+        share = self.known(age_ms, segment)
+        smallest = float(share[share > 0.0].min(initial=1.0))
+        return np.where(is_known_fraud, np.maximum(share, smallest), share)
 
-@dataclass(frozen=True)
-class Taught:
-    """row: places of the rows that teach, (m,), a row may be there twice; is_fraud, weight: (m,)."""
 
-    row: np.ndarray
-    is_fraud: np.ndarray
-    weight: np.ndarray
+def segments_of(frame: pd.DataFrame) -> np.ndarray:
+    """Each row's segment, texts (n,); "unknown" where it has none."""
+    return frame[SEGMENT].astype(object).fillna("unknown").to_numpy().astype(str)
 
 
-def importance_weights(
-    is_known_fraud: np.ndarray, known_share: np.ndarray, probability: np.ndarray
-) -> np.ndarray:
-    """Weights (n,): 1 / F of a reported fraud, (1 - p) / (1 - p F) of any other row.
+def young_labels(
+    training_set: pd.DataFrame, events: pd.DataFrame, precedence: Sequence[str], as_of_ms: int
+) -> YoungLabels:
+    """What was known before `as_of_ms` (ms UTC) of the rows of a training set, by the delay of each segment.
 
-    known_share: F, above 0 where a fraud is reported. LabelError for impossible values.
+    training_set: transaction_id, event_time (ms) and SEGMENT, each id once; events, precedence: as for
+    KnownLabels. LabelError when too few frauds are known to tell how long they take.
     """
-    fraud, share, p = _checked(is_known_fraud, known_share, probability)
-    if np.any(share[fraud] <= 0.0):
-        raise LabelError(
-            "a reported fraud at an age at which none is known: estimate the delay from it as well, or "
-            "leave it out"
-        )
-    reported = 1.0 / np.where(share > 0.0, share, 1.0)
-    return np.where(fraud, reported, legitimate_probability(share, p))
-
-
-def legitimate_probability(known_share: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """That an unreported row is legitimate: (1 - p) / (1 - p F), and 1 where p and F are both 1: (n,)."""
-    unreported = 1.0 - probability * known_share
-    return np.divide(1.0 - probability, unreported, out=np.ones_like(unreported), where=unreported > 0.0)
-
-
-def by_importance(is_known_fraud: np.ndarray, known_share: np.ndarray, probability: np.ndarray) -> Taught:
-    """Rows old enough (KNOWN_SHARE_MIN), each once, with its importance."""
-    fraud, share, p = _checked(is_known_fraud, known_share, probability)
-    row = np.flatnonzero(share >= KNOWN_SHARE_MIN)
-    return Taught(row, fraud[row], importance_weights(fraud[row], share[row], p[row]))
+    labels = KnownLabels.of(events, training_set["transaction_id"].to_numpy(dtype=object), precedence)
+    moments = training_set["event_time"].to_numpy(dtype=np.int64)
+    past = np.flatnonzero(moments < as_of_ms)
+    age, segment = as_of_ms - 1 - moments[past], segments_of(training_set.iloc[past])
+    is_known_fraud = labels.is_fraud_at(as_of_ms)
+    model = DelayModel.of_reports(moments[past], age, labels.first_report(as_of_ms)[past], segment)
+    share = np.zeros(len(moments))
+    share[past] = model.known_beside(is_known_fraud[past], age, segment)
+    return YoungLabels(as_of_ms, is_known_fraud & (moments < as_of_ms), share)
 
 
 def by_expectation(is_known_fraud: np.ndarray, known_share: np.ndarray, probability: np.ndarray) -> Taught:
     """Rows of every age with both outcomes where in doubt: reported frauds, then the doubtful as fraud, then
     all unreported as legitimate."""
-    fraud, share, p = _checked(is_known_fraud, known_share, probability)
+    fraud, share, p = checked(is_known_fraud, known_share, probability)
     hidden = 1.0 - legitimate_probability(share, p)
     reported, unreported = np.flatnonzero(fraud), np.flatnonzero(~fraud)
     doubtful = np.flatnonzero(~fraud & (hidden >= DOUBTFUL))
@@ -116,19 +118,3 @@ def by_expectation(is_known_fraud: np.ndarray, known_share: np.ndarray, probabil
         is_fraud=is_fraud,
         weight=np.concatenate([np.ones(len(reported)), hidden[doubtful], 1.0 - hidden[unreported]]),
     )
-
-
-def _checked(
-    is_known_fraud: np.ndarray, known_share: np.ndarray, probability: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    fraud = np.asarray(is_known_fraud, dtype=bool)
-    share, p = (np.asarray(part, dtype=np.float64) for part in (known_share, probability))
-    if not fraud.shape == share.shape == p.shape:
-        raise LabelError(
-            f"{fraud.shape} outcomes, {share.shape} shares, {p.shape} probabilities; one for each"
-        )
-    for name, part in (("share known", share), ("probability", p)):
-        wrong = ~((part >= 0.0) & (part <= 1.0))
-        if wrong.any():
-            raise LabelError(f"{name} {part[wrong][0]}: must be from 0 to 1")
-    return fraud, share, p

@@ -1,4 +1,4 @@
-"""train: mature rows up to a moment become a candidate (booster, calibrator, encoder, log).
+"""train: rows up to a moment become a candidate (booster, calibrator, encoder, log).
 
 Belongs here: the split in time, sampling, fitting, the baseline that is learned, the candidate's identity.
 Does not belong here: metrics and money (`evaluate`), whether a candidate may ship (`register`), files
@@ -7,9 +7,10 @@ Does not belong here: metrics and money (`evaluate`), whether a candidate may sh
 
 from fraud_platform.train.baseline import LogisticBaseline
 from fraud_platform.train.booster import Booster, TrainParams, fit_booster, sample_rows
-from fraud_platform.train.candidate import DEFAULT_PARAMS, Candidate, PartLog, TrainLog, columns_of
+from fraud_platform.train.candidate import DEFAULT_PARAMS, Candidate, PartLog, TrainLog, YoungLog, columns_of
 from fraud_platform.train.run import train
 from fraud_platform.train.split import Part, Split
+from fraud_platform.train.young import Taught, YoungLabels, by_importance
 
 __all__ = [
     "DEFAULT_PARAMS",
@@ -19,8 +20,12 @@ __all__ = [
     "Part",
     "PartLog",
     "Split",
+    "Taught",
     "TrainLog",
     "TrainParams",
+    "YoungLabels",
+    "YoungLog",
+    "by_importance",
     "columns_of",
     "fit_booster",
     "sample_rows",

@@ -18,7 +18,7 @@ from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.encoding import CategoryEncoder
 from fraud_platform.train.baseline import LogisticBaseline
 from fraud_platform.train.booster import Booster, TrainParams, booster_from_text
-from fraud_platform.train.split import Part, Split
+from fraud_platform.train.split import Part, Split, date_of
 
 MODEL_FILE, LOG_FILE = "model.txt", "candidate.json"
 CALIBRATOR_FILE, ENCODER_FILE = "calibrator.json", "encoder.json"
@@ -39,9 +39,36 @@ class PartLog:
 
 
 @dataclass(frozen=True)
+class YoungLog:
+    """Rows after the validation part that taught, corrected for what was not known of them at `as_of_ms`.
+
+    rows: drawn to teach; frauds: reported ones among them; frauds_expected: what these count for.
+    known_share_min, known_share_max: of the frauds of such rows, from the youngest to the oldest.
+    """
+
+    as_of_ms: int
+    rows: int
+    frauds: int
+    frauds_expected: float
+    known_share_min: float
+    known_share_max: float
+    first_ms: int
+    last_ms: int
+
+    def explain(self) -> str:
+        return (
+            f"{self.rows:,} rows from {date_of(self.first_ms)[:10]} to {date_of(self.last_ms)[:10]}; "
+            f"{self.frauds:,} frauds reported before {date_of(self.as_of_ms)} count as "
+            f"{self.frauds_expected:,.0f}, since {self.known_share_min:.0%} to {self.known_share_max:.0%} of "
+            "such were known by then"
+        )
+
+
+@dataclass(frozen=True)
 class TrainLog:
-    """`teaching_rows`: the rows of the train part drawn to teach; `params_source`: where the parameters come
-    from, as a sentence. It and `seconds` are left out of equality."""
+    """`teaching_rows`: the rows of the train part drawn to teach; `young`: the rows too young to be mature
+    that taught as well, None where none did; `params_source`: where the parameters come from, as a sentence.
+    It and `seconds` are left out of equality."""
 
     train: PartLog
     validation: PartLog
@@ -50,6 +77,7 @@ class TrainLog:
     validation_average_precision: float
     seconds: float = field(compare=False)
     params_source: str = field(default=DEFAULT_PARAMS, compare=False)
+    young: YoungLog | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +99,11 @@ class Candidate:
     @property
     def contract_hash(self) -> str:
         return self.contract.hash
+
+    @property
+    def learned_until_ms(self) -> int:
+        """No row from this moment on (ms UTC) had a part in it: only such can judge it."""
+        return self.split.validation.end_ms if self.log.young is None else self.split.test.start_ms
 
     @cached_property
     def booster(self) -> Booster:
@@ -166,8 +199,10 @@ def _split(content: Mapping[str, Any]) -> Split:
 
 
 def _log(content: Mapping[str, Any]) -> TrainLog:
-    rest = {name: value for name, value in content.items() if name not in ("train", "validation")}
-    return TrainLog(train=PartLog(**content["train"]), validation=PartLog(**content["validation"]), **rest)
+    parts: dict[str, Any] = {name: PartLog(**content[name]) for name in ("train", "validation")}
+    young = content.get("young")
+    parts["young"] = None if young is None else YoungLog(**young)
+    return TrainLog(**{**content, **parts})
 
 
 def _sha256(content: bytes) -> str:

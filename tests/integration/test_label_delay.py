@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -11,13 +15,16 @@ import pytest
 from typer.testing import CliRunner
 
 from fraud_platform.adapters.duckdb_delay import FEATURES, end_of_data, fraud_reports, true_rows
+from fraud_platform.adapters.duckdb_history import TRAINING_SET
 from fraud_platform.adapters.landing import write_world
 from fraud_platform.cli import app
 from fraud_platform.cli.simulated import show_delay
 from fraud_platform.defs.delay_bakeoff import DelayBakeoffConfig, delay_bakeoff, judged_delay
 from fraud_platform.defs.label_delay import label_delay
 from fraud_platform.defs.platform import Platform
+from fraud_platform.defs.train import TrainConfig, candidate
 from fraud_platform.errors import SettingsError, SourceError
+from fraud_platform.ingest.mapping import DATASETS
 from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
 from fraud_platform.settings import Settings
 from fraud_platform.simulate import World, WorldSpec, simulate
@@ -142,3 +149,62 @@ def test_a_negative_size_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["--var", str(tmp_path), "benchmark", "simulated", "--transactions", "-1"])
     assert isinstance(done.exception, SettingsError)
     assert "--transactions -1" in str(done.exception)
+
+
+@pytest.fixture(scope="module")
+def taught(platform: Platform, world: World) -> Callable[[Platform], dict[str, Any]]:
+    """The metadata of `train/candidate` on the world's rows of before its last 20 days, called mature."""
+    columns = platform.warehouse.frame(f"select * from {FEATURES}")
+    is_fraud = columns["transaction_id"].isin(world.truth.loc[world.truth["is_fraud"], "transaction_id"])
+    rows = columns.assign(is_fraud=is_fraud)
+    last = int(rows["event_time"].max())
+    platform.warehouse.write_table(TRAINING_SET, rows[rows["event_time"] < last - 20 * DAY])
+
+    def materialize(one: Platform) -> dict[str, Any]:
+        config = dg.RunConfig(ops={"train__candidate": TrainConfig(rounds_max=5)})
+        result = dg.materialize([candidate], resources={"platform": one}, run_config=config)
+        return dict(result.asset_materializations_for_node("train__candidate")[0].metadata)
+
+    return materialize
+
+
+def other_mapping(platform: Platform, folder: Path, **changes: str | int) -> Platform:
+    """The same warehouse under a changed mapping of the simulated dataset."""
+    text = (DATASETS / "simulated.yaml").read_text()
+    for name, value in changes.items():
+        text = re.sub(rf"^{name}:.*\n", "", text, flags=re.MULTILINE) + f"{name}: {value}\n"
+    path = folder / "simulated.yaml"
+    path.write_text(text)
+    return Platform(replace(platform.settings, dataset=str(path)))
+
+
+def test_rows_of_the_gap_teach_unless_the_mapping_leaves_them_out(
+    platform: Platform, taught: Callable[[Platform], dict[str, Any]], tmp_path: Path
+) -> None:
+    short = {"maturity_days": 14, "split": "{test_days: 8, validation_days: 8}"}
+    corrected = taught(other_mapping(platform, tmp_path, **short))
+    found = re.fullmatch(
+        r"[\d,]+ rows from .*; (\d+) frauds reported before .* count as (\d+), .*",
+        corrected["young_rows"].value,
+    )
+    assert found
+    assert 0 < int(found[1]) < int(found[2])
+    left_out = taught(other_mapping(platform, tmp_path, **short, young_rows="left_out"))
+    assert left_out["young_rows"].value == "none: the dataset's mapping leaves them out"
+    assert left_out["fingerprint"].value != corrected["fingerprint"].value
+
+
+def test_too_few_reports_leave_them_out_and_say_why(
+    platform: Platform, taught: Callable[[Platform], dict[str, Any]], tmp_path: Path
+) -> None:
+    """Fails where a night without a delay model is a night without a candidate."""
+    short = other_mapping(platform, tmp_path, maturity_days=14, split="{test_days: 8, validation_days: 8}")
+    told = platform.warehouse.frame("select * from ingest.labels")
+    platform.warehouse.write_table("ingest.labels", told.head(5))
+    try:
+        metadata = taught(short)
+    finally:
+        platform.warehouse.write_table("ingest.labels", told)
+    assert re.match(
+        r"none: \d known frauds, of which at most \d are old enough", metadata["young_rows"].value
+    )

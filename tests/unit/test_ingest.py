@@ -89,6 +89,8 @@ def test_a_mapping_is_read_as_a_frozen_value() -> None:
         ({"labels": "none"}, "labels: is 'none'; it must be a table"),
         ({"maturity_days": "30"}, "maturity_days: is '30'; it must be a whole number of days"),
         ({"maturity_days": True}, "maturity_days: is True"),
+        ({"young_rows": "kept"}, "young_rows: is 'kept'; it must be corrected or left_out"),
+        ({"young_rows": ["corrected"]}, "young_rows: is ['corrected']; it must be"),
         ({"label_precedence": ["a", "a"]}, "list each source once"),
         ({"label_precedence": "chargeback"}, "list each source once"),
         ({"split": {"test_days": 7}}, "'validation_days' is missing"),

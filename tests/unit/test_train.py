@@ -12,7 +12,7 @@ from fraud_platform.errors import BundleError, ContractError, TrainingError
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
 from fraud_platform.train import Candidate, Part, Split, TrainParams, columns_of, sample_rows, train
-from fraud_platform.train.run import in_order
+from fraud_platform.train.rows import in_order
 
 START = 1_700_006_400_000  # 2023-11-15, a midnight
 GAP = 7 * DAY
