@@ -26,6 +26,7 @@ from fraud_platform.learning.delay_contenders import (
     CORRECTED,
     NAIVE,
     ORACLE,
+    SHIPPED,
     UNWEIGHTED,
     DelayPlan,
     Learner,
@@ -197,6 +198,7 @@ def _pairs(window: str, correction: str, reference: str) -> tuple[tuple[str, str
     pairs = (
         (correction, window),
         (correction, reference),
+        (SHIPPED, reference),
         (window, reference),
         (reference, NAIVE),
         (window, NAIVE),
@@ -229,23 +231,24 @@ def _ways(
     contract: FeatureContract,
     reference: str,
 ) -> tuple[Way, ...]:
-    """Ways to decide the later rows, beside the model that the platform would have shipped."""
+    """Ways to decide the later rows, beside the model that `train` would have made."""
     place, n = part.place, len(part.place)
     frame = rows.frame.iloc[place]
     fired = rules.fired(columns_of(frame, contract) | request_columns(frame), n)
     verdict, is_final = rules.verdicts(fired)
-    shipped, naive = (np.concatenate(said[name].probability) for name in (reference, NAIVE))
+    shipped, waited, naive = (np.concatenate(said[name].probability) for name in (SHIPPED, reference, NAIVE))
     priced = policy.actions(shipped, rows.amount[place])
     joined = np.where(is_final, verdict, np.maximum(priced, verdict)).astype(np.int8)
-    model = f"policy on {reference}"
+    model = f"policy on {SHIPPED}"
     actions = {
         "approve all": np.zeros(n, dtype=np.int8),
         "rules alone": rule_actions(verdict),
         f"decline from {THRESHOLD} on naive": _above(naive),
-        f"decline from {THRESHOLD} on {reference}": _above(shipped),
+        f"decline from {THRESHOLD} on {SHIPPED}": _above(shipped),
         f"policy on {NAIVE}": policy.actions(naive, rows.amount[place]),
+        f"policy on {reference}": policy.actions(waited, rows.amount[place]),
         model: priced,
-        f"policy on {reference}, with the rules": joined,
+        f"{model}, with the rules": joined,
     }
     costs = {name: _realized(rows, part, policy, chosen) for name, chosen in actions.items()}
     cards = rows.card_id[place]

@@ -41,6 +41,8 @@ NAIVE, CALIBRATED, UNWEIGHTED, IMPORTANCE, BY_CHANNEL, EXPECTED, ORACLE = (
     "oracle",
 )
 CORRECTED = (CALIBRATED, UNWEIGHTED, IMPORTANCE, BY_CHANNEL, EXPECTED)
+SHIPPED = BY_CHANNEL
+"""What `train` does."""
 SURE = 0.999
 """Where more than this share of frauds is known, an unreported row is taken at its word."""
 

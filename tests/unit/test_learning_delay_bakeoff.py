@@ -12,7 +12,15 @@ import pytest
 from fraud_platform.errors import TrainingError
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.learning.delay_bakeoff import delay_folds, run_delay_bakeoff
-from fraud_platform.learning.delay_contenders import CORRECTED, NAIVE, ORACLE, DelayPlan, Learner, wait
+from fraud_platform.learning.delay_contenders import (
+    CORRECTED,
+    NAIVE,
+    ORACLE,
+    SHIPPED,
+    DelayPlan,
+    Learner,
+    wait,
+)
 from fraud_platform.learning.delay_result import DelayBakeoff
 from fraud_platform.learning.delay_rows import DelayRows, Past
 from fraud_platform.policy import load_policy
@@ -131,7 +139,8 @@ def test_what_is_chosen_is_cheapest_on_the_earlier_as_ofs(found: DelayBakeoff) -
 
 def test_head_to_head_is_the_difference_of_the_costs(found: DelayBakeoff) -> None:
     cost = {one.name: one.cost.estimate for one in found.contenders["test"]}
-    assert {(one.name, one.other) for one in found.versus} >= {(ORACLE, found.best_correction)}
+    pairs = {(one.name, one.other) for one in found.versus}
+    assert pairs >= {(ORACLE, found.best_correction), (SHIPPED, found.reference)}
     for one in found.versus:
         assert one.saved.estimate == pytest.approx(cost[one.other] - cost[one.name])
         assert one.saved.low <= one.saved.estimate <= one.saved.high
@@ -139,9 +148,10 @@ def test_head_to_head_is_the_difference_of_the_costs(found: DelayBakeoff) -> Non
 
 def test_ways_to_decide_are_priced_on_the_later_rows(found: DelayBakeoff) -> None:
     ways = {one.name: one for one in found.ways}
-    model = ways[f"policy on {found.reference}"]
+    model, waited = (ways[f"policy on {name}"] for name in (SHIPPED, found.reference))
     later = {one.name: one for one in found.contenders["test"]}
-    assert model.cost.estimate == pytest.approx(later[found.reference].cost.estimate)
+    assert model.cost.estimate == pytest.approx(later[SHIPPED].cost.estimate)
+    assert waited.cost.estimate == pytest.approx(later[found.reference].cost.estimate)
     assert model.model_saves.estimate == 0.0
     assert ways["approve all"].missed == 1.0
     assert ways["approve all"].stopped_good == 0.0
