@@ -43,7 +43,7 @@ class TrainConfig(dg.Config):
 
 @dg.asset(
     key=["train", "candidate"],
-    deps=[["training", "training_set"]],
+    deps=[["training", "training_set"], ["ingest", "labels"]],
     group_name="train",
     kinds={"lightgbm"},
     owners=["team:fraud-ml"],

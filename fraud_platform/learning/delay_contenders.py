@@ -11,6 +11,7 @@ Every contender fits the same booster on all its frauds and the same draw of its
 - unweighted: the young rows teach as they are, what is not reported as legitimate; it stops and calibrates on
   the same mature rows as calibrated does. What the weights add is told by the difference to it;
 - importance, by channel, expected: the same, but the young rows are corrected (see `train.young`, `delayed`);
+  by channel is what `train` does;
 - oracle: the truth, up to the as-of. No one has it; it says what is to be won.
 """
 

@@ -29,14 +29,14 @@ class Rows:
     weight: np.ndarray | None = None
 
 
-def joined(mature: Rows, unripe: Rows) -> Rows:
+def joined(mature: Rows, young_rows: Rows) -> Rows:
     """The mature ones, each with weight 1, and then the others."""
-    assert unripe.weight is not None
+    assert young_rows.weight is not None
     return Rows(
-        matrix=np.concatenate([mature.matrix, unripe.matrix]),
-        is_fraud=np.concatenate([mature.is_fraud, unripe.is_fraud]),
-        identity=mature.identity + unripe.identity,
-        weight=np.concatenate([np.ones(len(mature.is_fraud)), unripe.weight]),
+        matrix=np.concatenate([mature.matrix, young_rows.matrix]),
+        is_fraud=np.concatenate([mature.is_fraud, young_rows.is_fraud]),
+        identity=mature.identity + young_rows.identity,
+        weight=np.concatenate([np.ones(len(mature.is_fraud)), young_rows.weight]),
     )
 
 

@@ -77,10 +77,10 @@ def train(
     report(f"{len(teaching)} of {train_log.rows} rows teach ({train_log.frauds} frauds)")
 
     fitted = _fit(learn, held_out, contract, params, report)
-    unripe, young_log = _weighed(table, split, young, params, fitted, held_out)
+    young_rows, young_log = _weighed(table, split, young, params, fitted, held_out)
     if young_log is not None:
         report(f"rows too young to be mature teach as well: {young_log.explain()}")
-        fitted = _fit(joined(learn, unripe), held_out, contract, params, report)
+        fitted = _fit(joined(learn, young_rows), held_out, contract, params, report)
     weight = row_weights(learn.is_fraud, replace(params, is_prior_kept=True))
     baseline = fit_logistic(
         learn.matrix, learn.is_fraud, weight, (held_out.matrix, held_out.is_fraud), contract, encoder.levels
@@ -96,7 +96,7 @@ def train(
         params_source=params_source,
         young=young_log,
     )
-    digest, version = digest_of(encoder, learn, held_out, unripe), code_version()
+    digest, version = digest_of(encoder, learn, held_out, young_rows), code_version()
     return Candidate(
         model_text=booster.model_to_string(),
         calibrator=Calibrator.fit(fitted.score, held_out.is_fraud),
