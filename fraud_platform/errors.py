@@ -6,6 +6,7 @@ FraudPlatformError
 |-- SourceError        a source is missing, empty or lacks a column; nothing was written
 |-- ContractError      a feature declaration is wrong, or two sides disagree on the contract
 |-- LabelError         a label rule was broken: an immature label was asked to teach
+|   `-- TooFewReportsError  too few frauds are known to tell how long they take to become known
 |-- TrainingError      the training set cannot teach (too few rows, one class only)
 |-- GateError          a promotion or an approval was refused
 |-- BundleError        a bundle is damaged or does not match its manifest
@@ -44,6 +45,10 @@ class ContractError(FraudPlatformError):
 
 
 class LabelError(FraudPlatformError):
+    pass
+
+
+class TooFewReportsError(LabelError):
     pass
 
 

@@ -12,7 +12,7 @@ from fraud_platform.adapters.duckdb_history import TRAINING_SET
 from fraud_platform.adapters.optuna import read_best
 from fraud_platform.defs.ingest import POOL
 from fraud_platform.defs.platform import Platform
-from fraud_platform.errors import LabelError
+from fraud_platform.errors import TooFewReportsError
 from fraud_platform.learning.delayed import young_labels
 from fraud_platform.schema import MILLISECONDS_PER_DAY
 from fraud_platform.train import DEFAULT_PARAMS, Split, TrainParams, YoungLabels, train
@@ -99,6 +99,6 @@ def _young(platform: Platform, frame: pd.DataFrame, split: Split) -> tuple[Young
     try:
         events = label_events(platform.warehouse)
         young = young_labels(frame, events, rule.label_precedence, split.test.start_ms)
-    except LabelError as error:
+    except TooFewReportsError as error:
         return None, str(error)
     return young, "too little is known of rows as young"

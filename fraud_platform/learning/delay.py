@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fraud_platform.errors import LabelError
+from fraud_platform.errors import LabelError, TooFewReportsError
 from fraud_platform.schema import MILLISECONDS_PER_DAY
 
 AT_RISK_MIN = 30
@@ -150,7 +150,7 @@ def _within_horizon(delay: np.ndarray, elapsed: np.ndarray) -> tuple[np.ndarray,
     enough = np.flatnonzero(at_risk >= AT_RISK_MIN)
     if not len(enough):
         most = int(at_risk.max(initial=0))
-        raise LabelError(
+        raise TooFewReportsError(
             f"{len(delay)} known frauds, of which at most {most} are old enough for the same delay; at least "
             f"{AT_RISK_MIN} are needed to tell how long a fraud takes to become known: give more history"
         )

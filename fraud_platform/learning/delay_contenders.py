@@ -26,9 +26,9 @@ from fraud_platform.calibration import Calibrator
 from fraud_platform.errors import TrainingError
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.learning.delay_rows import FRAUDS_MIN, DelayRows, Past
-from fraud_platform.learning.delayed import DelayModel, by_expectation
+from fraud_platform.learning.delayed import DelayModel, Taught, by_expectation, by_importance
 from fraud_platform.schema import MILLISECONDS_PER_DAY
-from fraud_platform.train import Booster, Taught, TrainParams, by_importance, fit_booster
+from fraud_platform.train import Booster, TrainParams, fit_booster
 from fraud_platform.train.split import date_of
 from fraud_platform.train.young import importance_weights
 
@@ -43,7 +43,7 @@ NAIVE, CALIBRATED, UNWEIGHTED, IMPORTANCE, BY_CHANNEL, EXPECTED, ORACLE = (
 )
 CORRECTED = (CALIBRATED, UNWEIGHTED, IMPORTANCE, BY_CHANNEL, EXPECTED)
 SHIPPED = BY_CHANNEL
-"""What `train` does."""
+"""What `train` does, but for its calibrator: of its validation rows more is known, so it weighs none."""
 SURE = 0.999
 """Where more than this share of frauds is known, an unreported row is taken at its word."""
 

@@ -1,6 +1,6 @@
-"""How much of the fraud is known at a row's age, and the other way to teach with rows that are too young.
+"""How much of the fraud is known at a row's age, and the ways to teach with rows that are too young.
 
-Belongs here: the share known by segment, both outcomes of a row in doubt. Does not belong here: the curve
+Belongs here: the share known by segment, which rows a contender teaches. Does not belong here: the curve
 itself (`delay`), the weights that `train` uses (`train.young`), whether it pays (`delay_bakeoff`).
 
 By expectation a reported fraud counts once; an unreported row teaches as fraud with weight
@@ -18,8 +18,13 @@ import pandas as pd
 
 from fraud_platform.learning.delay import DelayCurve, estimate_delay
 from fraud_platform.learning.known import KnownLabels
-from fraud_platform.train import Taught, YoungLabels
-from fraud_platform.train.young import checked, legitimate_probability
+from fraud_platform.train import YoungLabels
+from fraud_platform.train.young import (
+    KNOWN_SHARE_MIN,
+    checked,
+    importance_weights,
+    legitimate_probability,
+)
 
 SEGMENT = "channel"
 """The column whose values get a delay of their own."""
@@ -27,6 +32,15 @@ SEGMENT_FRAUDS_MIN = 200
 """A segment of fewer known frauds takes the curve of all."""
 DOUBTFUL = 0.005
 """An unreported row less likely a fraud than this teaches as legitimate alone."""
+
+
+@dataclass(frozen=True)
+class Taught:
+    """row: places of the rows that teach, (m,), a row may be there twice; is_fraud, weight: (m,)."""
+
+    row: np.ndarray
+    is_fraud: np.ndarray
+    weight: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -91,17 +105,24 @@ def young_labels(
     """What was known before `as_of_ms` (ms UTC) of the rows of a training set, by the delay of each segment.
 
     training_set: transaction_id, event_time (ms) and SEGMENT, each id once; events, precedence: as for
-    KnownLabels. LabelError when too few frauds are known to tell how long they take.
+    KnownLabels. TooFewReportsError when too few frauds are known to tell how long they take.
     """
     labels = KnownLabels.of(events, training_set["transaction_id"].to_numpy(dtype=object), precedence)
     moments = training_set["event_time"].to_numpy(dtype=np.int64)
     past = np.flatnonzero(moments < as_of_ms)
-    age, segment = as_of_ms - 1 - moments[past], segments_of(training_set.iloc[past])
+    age, segment = as_of_ms - 1 - moments[past], segments_of(training_set)[past]
     is_known_fraud = labels.is_fraud_at(as_of_ms)
     model = DelayModel.of_reports(moments[past], age, labels.first_report(as_of_ms)[past], segment)
     share = np.zeros(len(moments))
     share[past] = model.known_beside(is_known_fraud[past], age, segment)
     return YoungLabels(as_of_ms, is_known_fraud & (moments < as_of_ms), share)
+
+
+def by_importance(is_known_fraud: np.ndarray, known_share: np.ndarray, probability: np.ndarray) -> Taught:
+    """Rows old enough (KNOWN_SHARE_MIN), each once, with its importance."""
+    fraud, share, p = checked(is_known_fraud, known_share, probability)
+    row = np.flatnonzero(share >= KNOWN_SHARE_MIN)
+    return Taught(row, fraud[row], importance_weights(fraud[row], share[row], p[row]))
 
 
 def by_expectation(is_known_fraud: np.ndarray, known_share: np.ndarray, probability: np.ndarray) -> Taught:

@@ -10,7 +10,7 @@ from fraud_platform.train.booster import Booster, TrainParams, fit_booster, samp
 from fraud_platform.train.candidate import DEFAULT_PARAMS, Candidate, PartLog, TrainLog, YoungLog, columns_of
 from fraud_platform.train.run import train
 from fraud_platform.train.split import Part, Split
-from fraud_platform.train.young import Taught, YoungLabels, by_importance
+from fraud_platform.train.young import YoungLabels
 
 __all__ = [
     "DEFAULT_PARAMS",
@@ -20,12 +20,10 @@ __all__ = [
     "Part",
     "PartLog",
     "Split",
-    "Taught",
     "TrainLog",
     "TrainParams",
     "YoungLabels",
     "YoungLog",
-    "by_importance",
     "columns_of",
     "fit_booster",
     "sample_rows",

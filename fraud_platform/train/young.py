@@ -38,22 +38,6 @@ class YoungLabels:
         checked(self.is_known_fraud, self.known_share, np.zeros(self.known_share.shape))
 
 
-@dataclass(frozen=True)
-class Taught:
-    """row: places of the rows that teach, (m,), a row may be there twice; is_fraud, weight: (m,)."""
-
-    row: np.ndarray
-    is_fraud: np.ndarray
-    weight: np.ndarray
-
-
-def by_importance(is_known_fraud: np.ndarray, known_share: np.ndarray, probability: np.ndarray) -> Taught:
-    """Rows old enough (KNOWN_SHARE_MIN), each once, with its importance."""
-    fraud, share, p = checked(is_known_fraud, known_share, probability)
-    row = np.flatnonzero(share >= KNOWN_SHARE_MIN)
-    return Taught(row, fraud[row], importance_weights(fraud[row], share[row], p[row]))
-
-
 def importance_weights(
     is_known_fraud: np.ndarray, known_share: np.ndarray, probability: np.ndarray
 ) -> np.ndarray:

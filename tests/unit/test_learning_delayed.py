@@ -14,11 +14,12 @@ from fraud_platform.learning.delayed import (
     SEGMENT_FRAUDS_MIN,
     DelayModel,
     by_expectation,
+    by_importance,
 )
 from fraud_platform.learning.known import KnownLabels
 from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
 from fraud_platform.schema import LabelEvent
-from fraud_platform.train import TrainParams, by_importance, fit_booster
+from fraud_platform.train import TrainParams, fit_booster
 from fraud_platform.train.young import importance_weights
 
 PRECEDENCE = ("chargeback", "manual_review", "cardholder_report")

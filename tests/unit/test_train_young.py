@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from fraud_platform.errors import LabelError, TrainingError
+from fraud_platform.errors import LabelError, TooFewReportsError, TrainingError
 from fraud_platform.evaluate import compare
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.learning.delayed import young_labels
@@ -140,7 +140,7 @@ def test_a_delay_that_is_always_as_long_as_the_gap_leaves_nothing_to_teach(matur
     events["known_at"] = events.pop("event_time") + GAP
     again = train(WORLD, CONTRACT, SPLIT, PARAMS, young=labels(events=events))
     assert again.log.young is None
-    assert again.model_text == mature.model_text
+    assert again == mature
 
 
 def test_it_learned_until_the_test_part_and_comes_back_from_its_files(mature, corrected):
@@ -168,8 +168,15 @@ def test_labels_of_another_moment_or_table_are_refused():
         train(WORLD, CONTRACT, SPLIT, PARAMS, young=few)
 
 
+def test_an_id_that_is_there_twice_is_no_lack_of_reports():
+    """`train/candidate` goes on without the gap where reports are few, and must not where rows are wrong."""
+    with pytest.raises(LabelError, match="1 transaction ids are there twice") as caught:
+        labels(pd.concat([WORLD, WORLD.tail(1)]))
+    assert not isinstance(caught.value, TooFewReportsError)
+
+
 def test_impossible_shares_are_refused():
     with pytest.raises(LabelError, match=r"share known 1\.5: must be from 0 to 1"):
         YoungLabels(AS_OF, np.zeros(1, dtype=bool), np.array([1.5]))
-    with pytest.raises(LabelError, match="0 known frauds"):
+    with pytest.raises(TooFewReportsError, match="0 known frauds"):
         labels(events=EVENTS.head(0))
