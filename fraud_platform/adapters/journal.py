@@ -98,9 +98,10 @@ class Journal:
         opened = [self._sealer.open(payload).record for payload in self._decisions.tail(count)]
         return [record for record in opened if not record.is_erased]
 
-    def append_label(self, record: LabelRecord) -> bool:
-        """False where the same event was recorded before: nothing is written then."""
-        if self._labels.find(self._sealer.label_key(record.event)) is not None:
+    def append_label(self, record: LabelRecord, *, is_counted: bool = False) -> bool:
+        """False where the same event was recorded before: nothing is written then, unless the store counted
+        it only now. It did not know the transaction the first time, and a replay needs to know since when."""
+        if not is_counted and self._labels.find(self._sealer.label_key(record.event)) is not None:
             return False
         decision = self._decisions.find(self._sealer.decision_key(record.event.transaction_id))
         key, payload = self._sealer.seal_label(record, decision)

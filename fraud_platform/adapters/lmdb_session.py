@@ -43,11 +43,12 @@ FORGOTTEN_EACH = 2
 
 class CountedRecord(SeenRecord, array_like=True):
     """counted_at, reported_at_change: the numbers of the store's changes that counted the transaction and its
-    report, None where they came by a load. A change that was made before a kill and asked for again keeps its
-    number."""
+    report, None where they came by a load; is_late: as it was answered. A change that was made before a kill
+    and asked for again keeps its number, and a late one stays late."""
 
     counted_at: int | None = None
     reported_at_change: int | None = None
+    is_late: bool = False
 
 
 decode_counted = msgspec.msgpack.Decoder(CountedRecord).decode
@@ -289,11 +290,12 @@ class LmdbSession:
             None if vector is None else decode_vector(vector),
             record.transaction(transaction_id),
             record.reported_at,
+            record.is_late,
         )
 
-    def save_vector(self, transaction: Transaction, vector: Vector) -> None:
+    def save_vector(self, transaction: Transaction, vector: Vector, is_late: bool) -> None:
         moment, name = transaction.event_time, token(transaction.transaction_id)
-        record = CountedRecord(seen_keys(transaction), moment, counted_at=self.change)
+        record = CountedRecord(seen_keys(transaction), moment, counted_at=self.change, is_late=is_late)
         self.txn.put(name, encode(record), db=self.tables["seen"])
         self.txn.put(dated(moment, name), encode(vector), db=self.tables["vectors"])
         old = self._expired("vectors", moment - self._engine.retention_ms)

@@ -23,6 +23,7 @@ import msgspec
 
 from fraud_platform.adapters.redis_link import Command, Limits, Link, Talk, plain
 from fraud_platform.adapters.redis_session import (
+    ANSWERED,
     Known,
     Names,
     RedisKeySession,
@@ -221,13 +222,13 @@ class RedisStore:
                 observations.append(self._refused(transaction, visited, found))
                 continue
             if kind == b"seen" and transaction_id in answered:
-                observations.append(Observation(answered[transaction_id].vector, is_repeat=True))
+                observations.append(answered[transaction_id]._replace(is_repeat=True))
                 continue
             if kind == b"seen":
                 observations.append(self._repeated(talk, transaction, found[0], latest))
                 continue
-            observation, keys, vector = self._answer(transaction, visited, found, has_arrived=True)
-            outcome += self._kept(transaction.event_time, transaction_id, vector)
+            observation, keys = self._answer(transaction, visited, found, has_arrived=True)
+            outcome += self._kept(transaction.event_time, transaction_id, observation)
             latest.update(keys)
             answered[transaction_id] = observation
             observations.append(observation)
@@ -316,14 +317,12 @@ class RedisStore:
         *,
         has_arrived: bool,
         session_seen: Any = None,
-    ) -> tuple[Observation, dict[bytes, RedisKeySession], bytes]:
+    ) -> tuple[Observation, dict[bytes, RedisKeySession]]:
         keys = {
             name: RedisKeySession(plan, self.codecs[plan.number], name, reply, has_arrived)
             for (plan, name, _), reply in zip(visits, replies, strict=True)
         }
-        session = RedisSession(keys, session_seen)
-        observation = self.engine.observe(session, transaction)
-        return observation, keys, pack_vector(observation.vector)
+        return self.engine.observe(RedisSession(keys, session_seen), transaction), keys
 
     def _repeated(
         self, talk: Talk, transaction: Transaction, data: bytes, latest: dict[bytes, RedisKeySession]
@@ -331,8 +330,9 @@ class RedisStore:
         """What was answered before; without it the answer as of its time, from the log. Where whoever claimed
         the id died before it reached every key, it is taken down there now."""
         found = self._awaited(talk, transaction.transaction_id, known(data))
-        if found.vector is not None:
-            return Observation(found.vector, is_repeat=True)
+        repeated = found.repeated()
+        if repeated is not None:
+            return repeated
         transaction = msgspec.structs.replace(transaction, event_time=found.record.event_time)
         if found.is_claimed:
             card, merchant, customer, device, ip = found.record.keys
@@ -350,7 +350,7 @@ class RedisStore:
         for number, reply in enumerate(replies):
             if reply[0] == b"late":
                 return self._refused(transaction, visits, [number, *reply[2:]])
-        observation, keys, vector = self._answer(
+        observation, keys = self._answer(
             transaction,
             visits,
             [reply[1] for reply in replies],
@@ -360,13 +360,8 @@ class RedisStore:
         latest.update(keys)
         if not found.is_claimed:
             return observation
-        name = token(transaction.transaction_id)
-        commands = [
-            self.script.command([self.names.seen(name)], "keep_vector", vector, "told"),
-            *self.dated("vectors", transaction.event_time // HOUR_MS, [name]),
-        ]
-        kept = known(talk.call(commands)[0]).vector
-        return observation if kept is None else Observation(kept, is_repeat=True)
+        kept = self._kept(transaction.event_time, transaction.transaction_id, observation, "told")
+        return known(talk.call(kept)[0]).repeated() or observation
 
     def _awaited(self, talk: Talk, transaction_id: str, found: Known) -> Known:
         """What is known of a transaction, once whoever claimed it has told its answer or had the time to."""
@@ -388,10 +383,11 @@ class RedisStore:
         key = RedisKeySession(plan, self.codecs[plan.number], name, reply, has_arrived=False)
         return too_late(plan, key.state() or plan.empty(), transaction)
 
-    def _kept(self, event_time: int, transaction_id: str, vector: bytes) -> list[Command]:
+    def _kept(self, event_time: int, transaction_id: str, found: Observation, *told: str) -> list[Command]:
         name = token(transaction_id)
+        answered = ANSWERED[found.is_late], pack_vector(found.vector)
         return [
-            self.script.command([self.names.seen(name)], "keep_vector", vector),
+            self.script.command([self.names.seen(name)], "keep_vector", *answered, *told),
             *self.dated("vectors", event_time // HOUR_MS, [name]),
         ]
 

@@ -9,7 +9,7 @@
 --   t  zset of transactions: moment -> transaction 16, amount 8, place 16 (where the plan has one), values 16 each
 --   r  zset of reports: known_at -> transaction 16
 --   d  hash of counters as of the snapshot: column byte, value 16 -> times in each window
--- What is known of a transaction is one string: c (claimed), v (answered) or k (known only), when it was reported
+-- What is known of a transaction is one string: c (claimed), v or l (answered, late) or k (known only), when it was reported
 -- (double, -1: never), length of the record (2), the record, the vector.
 
 local NEVER, FAR = -1, 2 ^ 62
@@ -376,13 +376,13 @@ local function unclaim()
   return 1
 end
 
--- vector: the first one that is told stays; what is known of the transaction then.
+-- v or l, vector: the first one that is told stays; what is known of the transaction then.
 local function keep_vector()
   local seen = redis.call('GET', KEYS[1])
   if not seen or sub(seen, 1, 1) ~= 'c' then return seen end
-  local answered = 'v' .. sub(seen, 2) .. ARGV[2]
+  local answered = ARGV[2] .. sub(seen, 2) .. ARGV[3]
   redis.call('SET', KEYS[1], answered)
-  return ARGV[3] and answered or 1
+  return ARGV[4] and answered or 1
 end
 
 local function strip_vector()

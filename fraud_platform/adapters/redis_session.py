@@ -32,13 +32,23 @@ from fraud_platform.adapters.store_bytes import (
     key_bytes,
     token,
 )
-from fraud_platform.features.engine import LATENESS_MS, TRIM_ENTRIES, Engine, Key, Seen, Vector
+from fraud_platform.features.engine import (
+    LATENESS_MS,
+    TRIM_ENTRIES,
+    Engine,
+    Key,
+    Observation,
+    Seen,
+    Vector,
+)
 from fraud_platform.features.lookback import Outcome, Span
 from fraud_platform.features.plan import EntityPlan
 from fraud_platform.features.state import FAR, NEVER, WAITING_MAX, Entry, State
 from fraud_platform.schema import Transaction
 
 EVERYTHING = [(0, 1 << 62)]
+ANSWERED = (b"v", b"l")
+"""What is known of a transaction whose vector was told: in order, late."""
 
 _REPLY = struct.Struct("<ddddd11I")
 _MOMENT = struct.Struct("<d")
@@ -103,7 +113,7 @@ class Names:
 
 
 def claimed(record: SeenRecord, state: bytes = b"c") -> bytes:
-    """What is known of a transaction: c claimed, k known only; its vector is put behind it."""
+    """What is known of a transaction: c claimed, k known only; its vector is put behind it (see ANSWERED)."""
     data = encode(SeenRecord(record.keys, record.event_time))
     reported_at = NEVER if record.reported_at is None else record.reported_at
     return _KNOWN.pack(state, reported_at, len(data)) + data
@@ -115,9 +125,15 @@ class Known(NamedTuple):
     record: SeenRecord
     vector: Vector | None
     is_claimed: bool
+    is_late: bool
 
     def seen(self, transaction_id: str) -> Seen:
-        return Seen(self.vector, self.record.transaction(transaction_id), self.record.reported_at)
+        keys = self.record.transaction(transaction_id)
+        return Seen(self.vector, keys, self.record.reported_at, self.is_late)
+
+    def repeated(self) -> Observation | None:
+        """What was answered, None where that is not known, or no longer."""
+        return None if self.vector is None else Observation(self.vector, is_repeat=True, is_late=self.is_late)
 
 
 def known(data: bytes) -> Known:
@@ -125,7 +141,8 @@ def known(data: bytes) -> Known:
     end = _KNOWN.size + length
     record = decode_seen(data[_KNOWN.size : end])
     record.reported_at = None if reported_at == NEVER else int(reported_at)
-    return Known(record, unpack_vector(data[end:]) if state == b"v" else None, state == b"c")
+    vector = unpack_vector(data[end:]) if state in ANSWERED else None
+    return Known(record, vector, state == b"c", state == ANSWERED[True])
 
 
 def pack_vector(vector: Vector) -> bytes:
@@ -382,12 +399,11 @@ def waiting_names(state: State) -> bytes:
 
 
 class RedisSession:
-    """What was fetched for one transaction. `vector` is what the engine has to keep of it."""
+    """What was fetched for one transaction."""
 
     def __init__(self, keys: Mapping[bytes, RedisKeySession], seen: Seen | None = None) -> None:
         self.keys = keys
         self._seen = seen
-        self.vector: Vector | None = None
 
     def token(self, value: str) -> bytes:
         return token(value)
@@ -402,8 +418,8 @@ class RedisSession:
     def seen(self, transaction_id: str) -> Seen | None:
         return self._seen
 
-    def save_vector(self, transaction: Transaction, vector: Vector) -> None:
-        self.vector = vector
+    def save_vector(self, transaction: Transaction, vector: Vector, is_late: bool) -> None:
+        """The store sends it with what came out of the keys."""
 
     def mark_reported(self, transaction_id: str, known_at: int) -> None:
         raise AssertionError("a transaction is observed, no report learnt: ReportSession")
@@ -485,7 +501,7 @@ class ReportSession:
     def seen(self, transaction_id: str) -> Seen | None:
         return self._seen
 
-    def save_vector(self, transaction: Transaction, vector: Vector) -> None:
+    def save_vector(self, transaction: Transaction, vector: Vector, is_late: bool) -> None:
         raise AssertionError("a report is learnt, no transaction observed: RedisSession")
 
     def mark_reported(self, transaction_id: str, known_at: int) -> None:

@@ -45,6 +45,7 @@ from fraud_platform.package import Bundle
 from fraud_platform.schema import LabelEvent
 from fraud_platform.serve import Decider, Judge
 from fraud_platform.serve.case import Case
+from fraud_platform.serve.catch_up import with_sequence
 from fraud_platform.serve.clock import SteadyClock
 from fraud_platform.serve.decider import DEADLINE_MS, Learned
 from fraud_platform.serve.record import Decision, DecisionRecord
@@ -309,13 +310,21 @@ class Service:
                 self.store.learn(label.record.event)
 
     def _finish_last(self) -> None:
-        """Decides or records what a killed process had only counted: nothing counts that no log has."""
+        """Decides or records what a killed process had only counted: nothing counts that no log has, nor at
+        a place in the order that no log tells."""
         store = self.store
         event = store.last_event() if isinstance(store, LmdbStore) else None
+        if event is None:
+            return
         if isinstance(event, LabelEvent):
             self.learn(msgspec.to_builtins(event))
-        elif event is not None and self.decider.decision(event.transaction_id) is None:
+            return
+        record = self.decider.recorded(event.transaction_id)
+        if record is None:
             self.conclude(self.decider.resume(event))
+        elif record.store_sequence is None:
+            store.observe(record.request)
+            self.decider.behind.note_observed(with_sequence(record, store.sequence))
 
     def _following(self, ask: Callable[[], Answer]) -> Answer:
         try:

@@ -33,7 +33,7 @@ Vector = tuple[float | str | None, ...]
 
 class Observation(NamedTuple):
     """vector: in contract order; is_repeat: the id was seen before and nothing was counted again;
-    is_late: older than what a key had seen, answered from the log."""
+    is_late: older than what a key had seen when it was first answered, from the log."""
 
     vector: Vector
     is_repeat: bool = False
@@ -42,11 +42,13 @@ class Observation(NamedTuple):
 
 class Seen(NamedTuple):
     """What a store knows of a transaction: its vector (None where it was loaded, or is too old), a
-    transaction with its key columns and event_time, and when it was first reported as fraud."""
+    transaction with its key columns and event_time, when it was first reported as fraud, and whether it was
+    answered as a late one."""
 
     vector: Vector | None
     keys: Transaction
     reported_at: int | None
+    is_late: bool = False
 
 
 class FeatureStore(Protocol):
@@ -105,7 +107,7 @@ class Session(Protocol):
 
     def seen(self, transaction_id: str) -> Seen | None: ...
 
-    def save_vector(self, transaction: Transaction, vector: Vector) -> None: ...
+    def save_vector(self, transaction: Transaction, vector: Vector, is_late: bool) -> None: ...
 
     def mark_reported(self, transaction_id: str, known_at: int) -> None: ...
 
@@ -137,12 +139,12 @@ class Engine:
         """
         seen = session.seen(transaction.transaction_id)
         if seen is not None and seen.vector is not None:
-            return Observation(seen.vector, is_repeat=True)
+            return Observation(seen.vector, is_repeat=True, is_late=seen.is_late)
         if seen is not None:
             transaction = msgspec.structs.replace(transaction, event_time=seen.keys.event_time)
         now = Now(transaction.event_time, transaction_place(transaction))
         vector: list[float | str | None] = [None] * len(self.contract.features)
-        is_late = False
+        is_late = seen is not None and seen.is_late
         for plan in self.plans:
             key = plan.key(transaction)
             if key is None:
@@ -158,7 +160,7 @@ class Engine:
             vector[place_in_vector] = expression(transaction, vector)
         answer = tuple(vector)
         if seen is None:
-            session.save_vector(transaction, answer)
+            session.save_vector(transaction, answer, is_late)
             for plan, log in session.due(now.time):
                 self.settle(plan, log, now.time)
         return Observation(answer, is_repeat=seen is not None, is_late=is_late)

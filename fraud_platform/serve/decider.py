@@ -188,8 +188,12 @@ class Decider:
 
     def decision(self, transaction_id: str) -> Decision | None:
         """The recorded decision on a transaction, None when there is none."""
-        recorded = self._spill.find(transaction_id) or self._journal.find(transaction_id)
-        return None if recorded is None else Decision.of(recorded, is_repeat=True)
+        found = self.recorded(transaction_id)
+        return None if found is None else Decision.of(found, is_repeat=True)
+
+    def recorded(self, transaction_id: str) -> DecisionRecord | None:
+        """The record of a transaction, in the log or on its way there."""
+        return self._spill.find(transaction_id) or self._journal.find(transaction_id)
 
     def learn(self, request: Request) -> Learned:
         """Take in a label event; the same event again changes nothing. RequestError when it is invalid.
@@ -201,9 +205,9 @@ class Decider:
         recorded = self._at_hand(event.transaction_id) or self._journal.find(event.transaction_id)
         if recorded is not None:
             check_known_after(event, recorded.request.event_time)
-        self.store.learn(event)
-        sequence = self.store.sequence
-        self._journal.append_label(LabelRecord(event=event, received_at=now_ms, store_sequence=sequence))
+        is_counted = self.store.learn(event)
+        record = LabelRecord(event=event, received_at=now_ms, store_sequence=self.store.sequence)
+        self._journal.append_label(record, is_counted=is_counted)
         return Learned(event, recorded is not None)
 
     def close(self) -> None:

@@ -34,7 +34,8 @@ class Store(Protocol):
 
     def seen(self, transaction_id: str) -> bool: ...
 
-    def learn(self, event: LabelEvent) -> object: ...
+    def learn(self, event: LabelEvent) -> bool:
+        """Whether it changed a feature."""
 
 
 class Journal(Protocol):
@@ -47,7 +48,7 @@ class Journal(Protocol):
 
     def find(self, transaction_id: str) -> DecisionRecord | None: ...
 
-    def append_label(self, record: LabelRecord) -> bool: ...
+    def append_label(self, record: LabelRecord, *, is_counted: bool = False) -> bool: ...
 
 
 class Spill(Protocol):

@@ -52,6 +52,11 @@ def platform(tmp_path_factory: pytest.TempPathFactory, tiny_columns: dict[str, n
     noise = np.random.default_rng(8).random(len(rows))
     rows["is_fraud"] = np.log(features["amount_minor"]) > 8.7 + 2.5 * noise
     platform.warehouse.write_table("training.training_set", rows)
+    reports = rows.loc[rows["is_fraud"], ["transaction_id", "event_time"]]
+    labels = {"transaction_id": reports["transaction_id"], "source": "chargeback", "outcome": "fraud"}
+    platform.warehouse.write_table(
+        "ingest.labels", pd.DataFrame(labels | {"known_at": reports["event_time"] + 20 * DAY})
+    )
     return platform
 
 

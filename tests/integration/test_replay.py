@@ -16,7 +16,7 @@ from fraud_platform.adapters.audit import check_state
 from fraud_platform.adapters.bundle_files import load_bundle
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.go_live import bases_of, go_live
-from fraud_platform.adapters.journal import Journal, read_decisions
+from fraud_platform.adapters.journal import Journal, read_decisions, read_labels
 from fraud_platform.adapters.landing import write_world
 from fraud_platform.adapters.lmdb import LmdbStore
 from fraud_platform.adapters.replay import NO_HISTORY, Wanted, replay_log
@@ -25,7 +25,7 @@ from fraud_platform.adapters.service import Service
 from fraud_platform.adapters.vault import Vault
 from fraud_platform.cli.demo import _live
 from fraud_platform.defs.platform import Platform
-from fraud_platform.errors import BundleError
+from fraud_platform.errors import BundleError, StoreError
 from fraud_platform.features.engine import Observation
 from fraud_platform.package import Bundle
 from fraud_platform.schema import MILLISECONDS_PER_DAY, Transaction
@@ -171,23 +171,60 @@ def test_one_decision_or_a_day_is_replayed_alone(served: Path, bundle_of: Bundle
     assert not replay_log(served, bundle_of, Wanted("nobody")).is_equal
 
 
+@pytest.mark.parametrize("moment", [NOW + 50_000, NOW + 30_000], ids=["in_order", "late"])
 def test_a_decision_that_was_counted_before_a_kill_keeps_its_place(
-    served: Path,
-    bundles: dict[str, Path],
-    bundle_of: BundleOf,
+    served: Path, bundles: dict[str, Path], bundle_of: BundleOf, moment: int
 ) -> None:
     """Killed between the store and the log; asked again when others had already seen it counted."""
+    sent = {"customer_id": "u0", "event_time": moment}
     with LmdbStore.open(served / "store", CONTRACT, writer="worker-1") as store:
-        store.observe(msgspec.convert(payment(50) | {"customer_id": "u0"}, Transaction))
+        found = store.observe(msgspec.convert(payment(50) | sent, Transaction))
+    assert found.is_late == (moment < NOW + 50_000)
     bundle = bundles[CONTRACT.hash]
     decide(served, bundle, range(51, 58), card_id="card10", customer_id="u0")
-    decide(served, bundle, range(50, 51))
+    decide(served, bundle, range(50, 51), **sent)
     service = Service(patient(bundle, served), lambda: NOW + 10**9)
     service.decide(payment(58) | {"card_id": "card10"})
     service.close()
     report = replay_log(served, bundle_of)
     assert report.is_equal, said(report)
     assert report.equal_features == 49
+
+
+def test_what_was_counted_late_before_a_kill_keeps_its_place(
+    served: Path, bundles: dict[str, Path], bundle_of: BundleOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decided without the store, which counted it afterwards: killed before the log was told when."""
+
+    def fail(self: LmdbStore, transaction: Transaction) -> Observation:
+        raise StoreError("it hangs")
+
+    bundle = bundles[CONTRACT.hash]
+    with monkeypatch.context() as patch:
+        patch.setattr(LmdbStore, "observe", fail)
+        decide(served, bundle, range(50, 51), customer_id="u0")
+    with LmdbStore.open(served / "store", CONTRACT, writer="worker-1") as store:
+        store.observe(msgspec.convert(payment(50) | {"customer_id": "u0"}, Transaction))
+    decide(served, bundle, range(51, 58), customer_id="u0")
+    report = replay_log(served, bundle_of)
+    assert report.is_equal, said(report)
+    assert report.equal_features == 47
+
+
+def test_a_label_that_came_before_its_transaction_counts_when_it_is_sent_again(
+    served: Path, bundles: dict[str, Path], bundle_of: BundleOf
+) -> None:
+    service = Service(patient(bundles[CONTRACT.hash], served), lambda: NOW + 10**9)
+    same = {"card_id": "card10", "customer_id": "u0"}
+    for number in (50, 51):
+        assert service.learn(chargeback(50, 51)).is_transaction_known == (number == 51)
+        service.decide(payment(number) | same)
+    assert service.learn(chargeback(50, 51)).is_transaction_known
+    service.decide(payment(52) | same)
+    service.close()
+    assert [one.record.event.transaction_id for one in read_labels(served)].count("live50") == 2
+    report = replay_log(served, bundle_of)
+    assert report.is_equal, said(report)
 
 
 def test_every_rung_of_the_ladder_is_replayed(

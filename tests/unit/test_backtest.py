@@ -41,9 +41,7 @@ class Model:
     class contract:
         names = ("speed",)
 
-    class split:
-        class validation:
-            end_ms = LEARNED_UNTIL
+    learned_until_ms = LEARNED_UNTIL
 
     @staticmethod
     def probability(columns: dict[str, np.ndarray]) -> np.ndarray:

@@ -74,7 +74,7 @@ class FakeJournal(dict[str, DecisionRecord]):
     def append_observed(self, record: DecisionRecord) -> None:
         self.observed.append(record)
 
-    def append_label(self, record: LabelRecord) -> bool:
+    def append_label(self, record: LabelRecord, *, is_counted: bool = False) -> bool:
         is_new = record.event not in [one.event for one in self.labels]
         self.labels += [record] * is_new
         return is_new
