@@ -10,7 +10,7 @@ demo: setup
 	$(BIN)/fraud-platform demo
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 ui: setup
 	$(BIN)/fraud-platform ui

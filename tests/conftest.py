@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,15 +22,17 @@ from fraud_platform.policy import load_policy_text
 from fraud_platform.rules import load_lists_text, load_rules_text
 from fraud_platform.settings import PROJECT_ROOT
 from fraud_platform.simulate import WorldSpec, simulate
+from fraud_platform.train.booster import Booster, load_lightgbm
 from tests.compiled_sql import CompiledSql, compile_sql
 from tests.stores import Stores
 from tests.worlds import CONTRACT, EXTRAS
 
 ROWS = 3000
 NOW_MS = 1_790_000_000_000
-QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "NO_COLOR": "1"}
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # read once, when a library is loaded
+"""Two processes test on two cores: threads that wait for each other are not to spin while they do."""
 PLAYED = ("test_loop.py", "test_readme.py")
-"""They ask the same played worlds, each of which takes minutes; the README's commands come last."""
+"""They ask the same played worlds, each of which takes minutes; the README's commands after the others."""
 
 DEMO = ("--transactions", "100000", "--live", "600")
 OWN_WORLD = WorldSpec(
@@ -49,13 +50,23 @@ BAD_ROWS: dict[str, dict[str, str]] = {
 """Rule that quarantines a row -> what is wrong in it."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs a file's tests in order (--dist loadgroup), and all files that share worlds."""
-    for item in items:
-        name = "played" if item.path.name in PLAYED else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(name))
-    items.sort(key=lambda item: PLAYED.index(item.path.name) if item.path.name in PLAYED else -1)
+    """What takes longest comes first, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: PLAYED.index(item.path.name) if item.path.name in PLAYED else len(PLAYED))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One process runs a file's tests in order, and all files that share worlds."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "played" if path.endswith(PLAYED) else path
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -89,19 +100,20 @@ def tiny_columns() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def tiny_booster(tiny_columns: dict[str, np.ndarray]) -> lightgbm.Booster:
+def tiny_booster(tiny_columns: dict[str, np.ndarray]) -> Booster:
     contract = load_contract()
     matrix = CategoryEncoder.fit(tiny_columns, contract).matrix(tiny_columns, contract)
     noise = np.random.default_rng(6).random(ROWS)
     is_fraud = (np.log(tiny_columns["amount_minor"]) > 9.0 + 2.0 * noise).astype(np.float64)
     places = [contract.index(name) for name in contract.category_names]
+    lightgbm = load_lightgbm()
     data = lightgbm.Dataset(matrix, is_fraud, categorical_feature=places, free_raw_data=False)
     parameters = {"objective": "binary", "verbosity": -1, "num_threads": 1, "seed": 1, "num_leaves": 15}
     return lightgbm.train(parameters, data, num_boost_round=30)
 
 
 @pytest.fixture(scope="session")
-def tiny_parts(tiny_columns: dict[str, np.ndarray], tiny_booster: lightgbm.Booster) -> BundleParts:
+def tiny_parts(tiny_columns: dict[str, np.ndarray], tiny_booster: Booster) -> BundleParts:
     contract = load_contract()
     encoder = CategoryEncoder.fit(tiny_columns, contract)
     score = np.asarray(tiny_booster.predict(encoder.matrix(tiny_columns, contract)))
@@ -151,7 +163,7 @@ class Cli:
 
     @property
     def env(self) -> dict[str, str]:
-        return {**os.environ, "FRAUD_PLATFORM_VAR": str(self.var), "COLUMNS": "240", **QUIET}
+        return {**os.environ, "FRAUD_PLATFORM_VAR": str(self.var), "COLUMNS": "240", "NO_COLOR": "1"}
 
     def command(self, *arguments: str) -> list[str]:
         return [str(Path(sys.executable).with_name("fraud-platform")), *arguments]
