@@ -323,7 +323,7 @@ class Service:
         if record is None:
             self.conclude(self.decider.resume(event))
         elif record.store_sequence is None:
-            store.observe(record.request)
+            store.observe(event)  # a repeat, which tells its number
             self.decider.behind.note_observed(with_sequence(record, store.sequence))
 
     def _following(self, ask: Callable[[], Answer]) -> Answer:
