@@ -23,17 +23,17 @@ from fraud_platform.rules import load_lists_text, load_rules_text
 from fraud_platform.settings import PROJECT_ROOT
 from fraud_platform.simulate import WorldSpec, simulate
 from fraud_platform.train.booster import Booster, load_lightgbm
+from tests.by_file import PLAYED, pytest_xdist_make_scheduler
 from tests.compiled_sql import CompiledSql, compile_sql
 from tests.stores import Stores
 from tests.worlds import CONTRACT, EXTRAS
+
+__all__ = ["pytest_xdist_make_scheduler"]
 
 ROWS = 3000
 NOW_MS = 1_790_000_000_000
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # read once, when a library is loaded
 """Two processes test on two cores: threads that wait for each other are not to spin while they do."""
-PLAYED = ("test_loop.py", "test_readme.py")
-"""They ask the same played worlds, each of which takes minutes; the README's commands after the others."""
-
 DEMO = ("--transactions", "100000", "--live", "600")
 OWN_WORLD = WorldSpec(
     seed=11, days=160, customers=160, transactions_per_day=90, tactics_change=120, fraud_share=0.02
@@ -53,20 +53,6 @@ BAD_ROWS: dict[str, dict[str, str]] = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first, so that no process is left alone with it at the end."""
     items.sort(key=lambda item: PLAYED.index(item.path.name) if item.path.name in PLAYED else len(PLAYED))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """One process runs a file's tests in order, and all files that share worlds."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            path = nodeid.partition("::")[0]
-            return "played" if path.endswith(PLAYED) else path
-
-    config.option.loadscopereorder = False
-    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
