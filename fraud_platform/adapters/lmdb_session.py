@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, takewhile
 from typing import Any
 
 import lmdb
@@ -31,7 +32,7 @@ from fraud_platform.adapters.store_bytes import (
     token,
 )
 from fraud_platform.features.engine import Engine, Key, Seen, Vector
-from fraud_platform.features.lookback import Outcome
+from fraud_platform.features.lookback import Outcome, Outcomes
 from fraud_platform.features.plan import EntityPlan
 from fraud_platform.features.state import FAR, NEVER, Entry, State
 from fraud_platform.schema import Transaction
@@ -78,41 +79,32 @@ def dated(moment: int, name: bytes) -> bytes:
 class LmdbKeySession:
     """One entity's key within a write transaction."""
 
-    __slots__ = (
-        "_codec",
-        "_cursor",
-        "_has_outcomes",
-        "_keys",
-        "_prefix",
-        "_session",
-        "_times",
-        "_txn",
-        "_windows",
-    )
+    __slots__ = ("_codec", "_cursor", "_plan", "_point", "_prefix", "_session", "_times")
 
     def __init__(self, session: LmdbSession, plan: EntityPlan, prefix: bytes) -> None:
         self._session = session
-        self._txn = session.txn
-        self._keys = session.tables["keys"]
         self._cursor = session.cursor
+        self._point = session.point
         self._codec = session.codecs[plan.number]
-        self._windows = len(plan.windows)
-        self._has_outcomes = plan.wanted.outcomes is not None
+        self._plan = plan
         self._prefix = prefix
         self._times: dict[bytes, list[int]] = {}
 
     def state(self) -> State | None:
-        data = self._txn.get(state_key(self._prefix), db=self._keys)
+        data = self._point.get(state_key(self._prefix))
         return None if data is None else decode_state(data)
 
     def save(self, state: State) -> None:
-        self._txn.put(state_key(self._prefix), encode(state), db=self._keys)
-        for name, times in self._times.items():
-            if any(times):
-                self._txn.put(name, struct.pack(f"<{len(times)}i", *times), db=self._keys)
-            else:
-                self._txn.delete(name, db=self._keys)
-        self._times.clear()
+        put = self._point.put
+        put(state_key(self._prefix), encode(state))
+        if self._times:
+            pack = self._codec.times.pack
+            for name, times in self._times.items():
+                if any(times):
+                    put(name, pack(*times))
+                else:
+                    self._delete(name)
+            self._times.clear()
 
     def scan(self, is_report: bool, lower: int, upper: int) -> Iterator[Entry]:
         prefix, unpack = self._prefix, self._codec.unpack
@@ -148,17 +140,22 @@ class LmdbKeySession:
     def amounts(self, lower: int, upper: int, last: int) -> list[int]:
         return [_AMOUNT.unpack_from(data)[0] for _, data in self._last(lower, upper, last)]
 
-    def outcomes(self, lower: int, upper: int, last: int) -> list[Outcome]:
+    def outcomes(self, now: int, lower: int, upper: int, last: int, has_reports: bool) -> Outcomes:
+        lines = self._last(lower, upper, last)
         start = len(self._prefix) + 1
-        end = start + _MOMENT.size
-        get, keys, beginning = self._txn.get, self._keys, reported_key(self._prefix, b"")
-        found: list[Outcome] = []
-        for name, data in self._last(lower, upper, last):
-            known_at = get(beginning + name[end:], db=keys)
+        end, beginning = start + _MOMENT.size, reported_key(self._prefix, b"")
+        reported = {}
+        if has_reports:
+            reported = dict(self._cursor.getmulti([beginning + name[end:] for name, _ in lines]))
+        if lines and not reported:  # as it is nearly always
+            return Outcomes(len(lines), good=_MOMENT.unpack_from(lines[0][0], start)[0])
+        found = []
+        for name, data in lines:
+            known_at = reported.get(beginning + name[end:])
             reported_at = NEVER if known_at is None else _MOMENT.unpack(known_at)[0]
             moment = _MOMENT.unpack_from(name, start)[0]
             found.append(Outcome(moment, reported_at, _AMOUNT.unpack_from(data)[0]))
-        return found
+        return Outcomes.by(now, found)
 
     def outer_reports(self, lower: int, upper: int) -> tuple[int, int]:
         start = len(self._prefix) + 1
@@ -170,44 +167,43 @@ class LmdbKeySession:
     def _last(self, lower: int, upper: int, last: int) -> list[tuple[bytes, bytes]]:
         """Lines of the transactions' log of the last moments in [lower, upper), the latest first."""
         start = len(self._prefix) + 1
-        end, moments, before = start + _MOMENT.size, 0, b""
-        lines: list[tuple[bytes, bytes]] = []
-        for line in self._back(False, lower, upper):
+        end = start + _MOMENT.size
+        back = self._back(False, lower, upper)
+        lines = list(islice(back, last))
+        moments = {name[start:end] for name, _ in lines}
+        for line in back:  # tied with the last moment, or another one where moments tied before
             moment = line[0][start:end]
-            if moment != before:
-                if moments == last:
+            if moment not in moments:
+                if len(moments) == last:
                     break
-                moments, before = moments + 1, moment
+                moments.add(moment)
             lines.append(line)
         return lines
 
     def _back(self, is_report: bool, lower: int, upper: int) -> Iterator[tuple[bytes, bytes]]:
         beginning = log_key(self._prefix, is_report, max(lower, 0), b"")
         if upper <= 0:
-            return
+            return iter(())
         is_inside = self._cursor.set_range(log_key(self._prefix, is_report, upper, b""))
         if not (self._cursor.prev() if is_inside else self._cursor.last()):
-            return
-        for line in self._cursor.iterprev():
-            if line[0] < beginning:
-                return
-            yield line
+            return iter(())
+        return takewhile(lambda line: line[0] >= beginning, self._cursor.iterprev())
 
     def append(self, transaction_id: str, entry: Entry) -> None:
         name = log_key(self._prefix, False, entry.moment, token(transaction_id))
-        self._txn.put(name, self._codec.pack(entry), db=self._keys)
+        self._point.put(name, self._codec.pack(entry))
 
     def append_report(self, transaction_id: str, known_at: int) -> None:
         name = token(transaction_id)
-        self._txn.put(log_key(self._prefix, True, known_at, name), b"", db=self._keys)
-        if self._has_outcomes:
-            self._txn.put(reported_key(self._prefix, name), _MOMENT.pack(known_at), db=self._keys)
+        self._point.put(log_key(self._prefix, True, known_at, name), b"")
+        if self._plan.wanted.outcomes is not None:
+            self._point.put(reported_key(self._prefix, name), _MOMENT.pack(known_at))
 
     def remove_report(self, transaction_id: str, known_at: int) -> None:
         name = token(transaction_id)
-        self._txn.delete(log_key(self._prefix, True, known_at, name), db=self._keys)
-        if self._has_outcomes:
-            self._txn.delete(reported_key(self._prefix, name), db=self._keys)
+        self._delete(log_key(self._prefix, True, known_at, name))
+        if self._plan.wanted.outcomes is not None:
+            self._delete(reported_key(self._prefix, name))
 
     def trim(self, upper: int, limit: int) -> Sequence[Entry]:
         return self._removed(False, upper, limit)
@@ -220,14 +216,17 @@ class LmdbKeySession:
         name = self._prefix + bytes((1, column)) + value
         times = self._times.get(name)
         if times is None:
-            data = self._txn.get(name, db=self._keys)
-            width = self._windows
-            times = list(struct.unpack(f"<{width}i", data)) if data else [0] * width
+            data = self._point.get(name)
+            times = self._codec.unpack_times(data)
             self._times[name] = times
         return times
 
     def schedule(self, moment: int) -> None:
-        self._txn.put(dated(moment, self._prefix), b"", db=self._session.tables["due"])
+        self._session.txn.put(dated(moment, self._prefix), b"", db=self._session.tables["due"])
+
+    def _delete(self, name: bytes) -> None:
+        if self._point.set_key(name):
+            self._point.delete()
 
     def _removed(self, is_report: bool, upper: int, limit: int | None) -> list[Entry]:
         end = log_key(self._prefix, is_report, upper, b"")
@@ -242,14 +241,18 @@ class LmdbKeySession:
             removed.append(self._codec.unpack(_MOMENT.unpack_from(name, start)[0], self._cursor.value()))
             transactions.append(name[start + _MOMENT.size :])
             self._cursor.delete()
-        if is_report and self._has_outcomes:
+        if is_report and self._plan.wanted.outcomes is not None:
             for transaction in transactions:
-                self._txn.delete(reported_key(self._prefix, transaction), db=self._keys)
+                self._delete(reported_key(self._prefix, transaction))
         return removed
 
 
 class LmdbSession:
-    """One write transaction: everything that one event changes, or nothing of it."""
+    """One write transaction: everything that one event changes, or nothing of it.
+
+    cursor: walks the table of keys; point: gets and puts single records of it, which costs a cursor half of
+    what it costs a transaction and leaves the walk where it is.
+    """
 
     def __init__(
         self,
@@ -265,6 +268,7 @@ class LmdbSession:
         self.tables = tables
         self.codecs = codecs
         self.cursor = transaction.cursor(db=tables["keys"])
+        self.point = transaction.cursor(db=tables["keys"])
         self._engine = engine
 
     def token(self, value: str) -> bytes:

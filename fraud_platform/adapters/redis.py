@@ -13,6 +13,7 @@ again.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import sleep
@@ -55,6 +56,9 @@ SWEEP_EVERY = 16
 """Decisions between two sweeps: often and little, so that no decision meets a long one."""
 SWEEP_KEYS = 4 * SWEEP_EVERY
 """Vectors, transactions and keys that one sweep cleans up at the most, each: more than was added."""
+
+SWEEP_AT_ONCE = 4
+"""Of them, so many a message: a server at work on a whole sweep would let decisions wait."""
 
 HOUR_MS = 3_600_000
 
@@ -428,10 +432,8 @@ class RedisStore:
         again = moment + LATENESS_MS
         names = talk.call([self.script.command([self.names.due], "due", moment, limit, again)])[0]
         settled = moment - LATENESS_MS
-        replies = talk.call(
-            [self.script.command(self.names.entity(name), "visit", name[0], settled) for name in names]
-        )
-        for name, reply in zip(names, replies, strict=True):
+        visits = [self.script.command(self.names.entity(name), "visit", name[0], settled) for name in names]
+        for name, reply in zip(names, _a_few_at_once(talk, visits), strict=True):
             plan = self.engine.plan(name[0])
             key = RedisKeySession(plan, self.codecs[plan.number], name, reply, has_arrived=False)
             self.engine.settle(plan, key, moment)
@@ -462,9 +464,10 @@ class RedisStore:
             seen = [self.names.seen(name) for name in names]
             if kind == "vectors":
                 talk.call(self.dated("known", hour, names))
-                talk.call([self.script.command([name], "strip_vector") for name in seen])
+                forgotten = [self.script.command([name], "strip_vector") for name in seen]
             else:
-                talk.call([plain("DEL", name) for name in seen])
+                forgotten = [plain("DEL", name) for name in seen]
+            deque(_a_few_at_once(talk, forgotten), maxlen=0)
             swept += len(names)
         return swept
 
@@ -479,6 +482,12 @@ class RedisStore:
                         f"online store {self.link.name}: its {name} is {found[:12]}, wanted is {value[:12]}; "
                         "rebuild it from the warehouse (asset features/online_store), or choose a namespace"
                     )
+
+
+def _a_few_at_once(talk: Talk, commands: Sequence[Command]) -> Iterator[Any]:
+    """The replies in order; other clients have their turn in between."""
+    for start in range(0, len(commands), SWEEP_AT_ONCE):
+        yield from talk.call(commands[start : start + SWEEP_AT_ONCE])
 
 
 def namespace_of(contract: FeatureContract) -> str:

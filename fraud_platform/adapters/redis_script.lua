@@ -132,8 +132,19 @@ local function latest(name, lower, upper, last)
   end
 end
 
+-- When each of the entries' transactions was reported, false where it was not.
+local function reports_of(name, entries)
+  local found = {}
+  for i = 1, #entries, 1000 do
+    local ids = {}
+    for j = i, min(i + 999, #entries) do ids[#ids + 1] = sub(entries[j], 1, 16) end
+    for j, known_at in ipairs(redis.call('ZMSCORE', name, unpack(ids))) do found[i + j - 1] = known_at end
+  end
+  return found
+end
+
 -- What a Lookback is made of: amounts; moment, report and amount of each transaction; the outermost reports.
-local function looked_back(plan, at, moment)
+local function looked_back(plan, at, key, moment)
   local amounts, outcomes, oldest, newest = {}, {}, NEVER, NEVER
   local span = plan.amounts
   if span then
@@ -146,11 +157,12 @@ local function looked_back(plan, at, moment)
   if span then
     local upper = moment - span.offset
     local lines, moments = latest(KEYS[at + 2], upper - span.width, upper, span.last)
+    local reported = key.last_report == NEVER and {} or reports_of(KEYS[at + 3], lines)
     for i, entry in ipairs(lines) do
-      outcomes[i] = pack('<dd', tonumber(moments[i]), tonumber(redis.call('ZSCORE', KEYS[at + 3], sub(entry, 1, 16)) or NEVER)) .. sub(entry, 17, 24)
+      outcomes[i] = pack('<dd', tonumber(moments[i]), tonumber(reported[i] or NEVER)) .. sub(entry, 17, 24)
     end
   end
-  if plan.outer_reports > 0 then
+  if plan.outer_reports > 0 and key.last_report ~= NEVER then
     local lower, name = from(max(moment - plan.outer_reports, 0)), KEYS[at + 3]
     local page = redis.call('ZREVRANGEBYSCORE', name, below(moment), lower, 'WITHSCORES', 'LIMIT', 0, 1)
     if page[2] then
@@ -237,7 +249,7 @@ local function answer(plan, at, key, moment, is_late, trim_upper, own)
     flat(old_reports, redis.call('ZRANGEBYSCORE', KEYS[at + 3], '-inf', below(trim_upper), 'WITHSCORES'))
   end
   local amounts, outcomes, oldest, newest = '', '', NEVER, NEVER
-  if moment ~= NEVER and own ~= '' then amounts, outcomes, oldest, newest = looked_back(plan, at, moment) end
+  if moment ~= NEVER and own ~= '' then amounts, outcomes, oldest, newest = looked_back(plan, at, key, moment) end
   local parts = {key.state, table.concat(key.pending), cover, table.concat(entries), cover_r, table.concat(reports),
     counters(plan, at, key, entries, own), table.concat(old), table.concat(old_reports), amounts, outcomes}
   local lengths = {}

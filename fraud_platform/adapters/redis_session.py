@@ -41,7 +41,7 @@ from fraud_platform.features.engine import (
     Seen,
     Vector,
 )
-from fraud_platform.features.lookback import Outcome, Span
+from fraud_platform.features.lookback import Outcome, Outcomes, Span
 from fraud_platform.features.plan import EntityPlan
 from fraud_platform.features.state import FAR, NEVER, WAITING_MAX, Entry, State
 from fraud_platform.schema import Transaction
@@ -277,9 +277,11 @@ class RedisKeySession:
     def amounts(self, lower: int, upper: int, last: int) -> Sequence[int]:
         return struct.unpack(f"<{len(self._amounts) // 8}q", self._amounts)
 
-    def outcomes(self, lower: int, upper: int, last: int) -> Sequence[Outcome]:
+    def outcomes(self, now: int, lower: int, upper: int, last: int, has_reports: bool) -> Outcomes:
         lines = _OUTCOME.iter_unpack(self._outcomes)
-        return [Outcome(int(moment), int(reported_at), amount) for moment, reported_at, amount in lines]
+        return Outcomes.by(
+            now, [Outcome(int(moment), int(known_at), amount) for moment, known_at, amount in lines]
+        )
 
     def outer_reports(self, lower: int, upper: int) -> tuple[int, int]:
         return self._outer_reports
@@ -308,7 +310,7 @@ class RedisKeySession:
         name = bytes((column,)) + value
         times = self._times.get(name)
         if times is None:
-            times = list(struct.unpack(f"<{len(self.plan.windows)}i", self._stored[name]))
+            times = self._codec.unpack_times(self._stored[name])
             self._times[name] = times
         return times
 
@@ -329,7 +331,7 @@ class RedisKeySession:
         ]
         arguments.append(len(self._times))
         for name, times in self._times.items():
-            arguments += [name, struct.pack(f"<{len(times)}i", *times) if any(times) else b""]
+            arguments += [name, self._codec.times.pack(*times) if any(times) else b""]
         for trimmed in (self._trimmed, self._trimmed_reports):
             arguments.append(len(trimmed))
             arguments += trimmed
@@ -453,8 +455,8 @@ class ReportKeySession:
     def amounts(self, lower: int, upper: int, last: int) -> Sequence[int]:
         return ()
 
-    def outcomes(self, lower: int, upper: int, last: int) -> Sequence[Outcome]:
-        return ()
+    def outcomes(self, now: int, lower: int, upper: int, last: int, has_reports: bool) -> Outcomes:
+        return Outcomes()
 
     def outer_reports(self, lower: int, upper: int) -> tuple[int, int]:
         return NEVER, NEVER

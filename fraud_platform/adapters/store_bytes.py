@@ -77,11 +77,13 @@ def seen_keys(transaction: Transaction) -> tuple[str, str, str | None, str | Non
 
 
 class EntryCodec:
-    """An entry's bytes for one plan: amount, then the place, then a token for each distinct column."""
+    """An entry's bytes for one plan: amount, then the place, then a token for each distinct column; and those
+    of `times`, how often a value is in each window."""
 
     def __init__(self, plan: EntityPlan) -> None:
         self._has_place = plan.has_place
         self._columns = len(plan.distinct_columns)
+        self.times = struct.Struct(f"<{len(plan.windows)}i")
         self.layout = struct.Struct("<q" + "dd" * plan.has_place + f"{TOKEN_BYTES}s" * self._columns)
 
     def pack(self, entry: Entry) -> bytes:
@@ -90,6 +92,10 @@ class EntryCodec:
             fields += entry.place[1:] if entry.place else (nan, nan)
         fields += [value or NO_TOKEN for value in entry.values]
         return self.layout.pack(*fields)
+
+    def unpack_times(self, data: bytes | None) -> list[int]:
+        """None: the value is in no window."""
+        return list(self.times.unpack(data or bytes(self.times.size)))
 
     def unpack(self, moment: int, data: bytes) -> Entry:
         if not data:

@@ -278,10 +278,8 @@ class LastFraudShare(Aggregate):
     lookback = "outcomes"
 
     def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        if not back.outcomes:
-            return None
-        known = sum([one.is_known(now.time) for one in back.outcomes])
-        return float(known) / float(len(back.outcomes))
+        number, frauds = back.outcomes.number, back.outcomes.frauds
+        return float(len(frauds)) / float(number) if number else None
 
 
 class LastFraudMean(Aggregate):
@@ -295,8 +293,8 @@ class LastFraudMean(Aggregate):
     lookback = "outcomes"
 
     def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        amounts = [one.amount for one in back.outcomes if one.is_known(now.time)]
-        return float(sum(amounts)) / float(len(amounts)) if amounts else None
+        frauds = back.outcomes.frauds
+        return float(sum(frauds)) / float(len(frauds)) if frauds else None
 
 
 class SecondsSinceGood(Aggregate):
@@ -309,7 +307,7 @@ class SecondsSinceGood(Aggregate):
     lookback = "outcomes"
 
     def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        good = last_good(back, now)
+        good = back.outcomes.good
         return None if good == NEVER else float(now.time - good) / 1000.0
 
 
@@ -324,14 +322,8 @@ class SecondsSinceFraudOnly(Aggregate):
     lookback = "outcomes"
 
     def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        good = last_good(back, now)
-        run = [one.moment for one in back.outcomes if one.moment > good]
-        return float(now.time - min(run)) / 1000.0 if run else None
-
-
-def last_good(back: Lookback, now: Now) -> int:
-    """The latest moment with an outcome that is not known as fraud, NEVER where there is none."""
-    return max([one.moment for one in back.outcomes if not one.is_known(now.time)], default=NEVER)
+        first = back.outcomes.fraud_only
+        return None if first == NEVER else float(now.time - first) / 1000.0
 
 
 AGGREGATES: dict[str, type[Aggregate]] = {

@@ -33,9 +33,24 @@ class Outcome(NamedTuple):
     reported_at: int
     amount: int
 
-    def is_known(self, now: int) -> bool:
-        """Whether it is known as fraud at `now`."""
-        return NEVER < self.reported_at < now
+
+class Outcomes(NamedTuple):
+    """What is known by one moment of the transactions of the last few: their number; amount_minor of those
+    that are known as fraud; the latest moment with one that is not, and the oldest after it, NEVER where
+    there is none."""
+
+    number: int = 0
+    frauds: Sequence[int] = ()
+    good: int = NEVER
+    fraud_only: int = NEVER
+
+    @classmethod
+    def by(cls, now: int, found: Sequence[Outcome]) -> Outcomes:
+        """Of transactions in any order; one that became known at `now` or later is not known yet."""
+        frauds = [one for one in found if NEVER < one.reported_at < now]
+        good = max([one.moment for one in found if not NEVER < one.reported_at < now], default=NEVER)
+        fraud_only = min([one.moment for one in frauds if one.moment > good], default=NEVER)
+        return cls(len(found), [one.amount for one in frauds], good, fraud_only)
 
 
 class KeyPast(Protocol):
@@ -44,8 +59,9 @@ class KeyPast(Protocol):
     def amounts(self, lower: int, upper: int, last: int) -> Sequence[int]:
         """amount_minor of the transactions of the last moments in [lower, upper), in any order."""
 
-    def outcomes(self, lower: int, upper: int, last: int) -> Sequence[Outcome]:
-        """Of each transaction of the last moments in [lower, upper), in any order."""
+    def outcomes(self, now: int, lower: int, upper: int, last: int, has_reports: bool) -> Outcomes:
+        """What is known by `now` of the transactions of the last moments in [lower, upper). has_reports:
+        False where the key has no report, so that none has to be looked for."""
 
     def outer_reports(self, lower: int, upper: int) -> tuple[int, int]:
         """The first and the last moment of a report in [lower, upper), NEVER where there is none."""
@@ -69,10 +85,10 @@ class Wanted(NamedTuple):
 
 
 class Lookback(NamedTuple):
-    """What was found; an outcome may have become known only after the moment that asks."""
+    """What was found for the moment that asks."""
 
     amounts: Sequence[int] = ()
-    outcomes: Sequence[Outcome] = ()
+    outcomes: Outcomes = Outcomes()
     oldest_report: int = NEVER
     newest_report: int = NEVER
 
@@ -80,17 +96,17 @@ class Lookback(NamedTuple):
 NOTHING = Lookback()
 
 
-def look_back(wanted: Wanted, moment: int, past: KeyPast) -> Lookback:
-    """Everything strictly before `moment`."""
+def look_back(wanted: Wanted, moment: int, past: KeyPast, has_reports: bool) -> Lookback:
+    """Everything strictly before `moment`; has_reports: whether the key has any report at all."""
     amounts: Sequence[int] = ()
-    outcomes: Sequence[Outcome] = ()
+    outcomes = Outcomes()
     reports = NEVER, NEVER
     if wanted.amounts is not None:
         last, width, offset = wanted.amounts
         amounts = past.amounts(moment - offset - width, moment - offset, last)
     if wanted.outcomes is not None:
         last, width, offset = wanted.outcomes
-        outcomes = past.outcomes(moment - offset - width, moment - offset, last)
-    if wanted.reports:
+        outcomes = past.outcomes(moment, moment - offset - width, moment - offset, last, has_reports)
+    if wanted.reports and has_reports:
         reports = past.outer_reports(moment - wanted.reports, moment)
     return Lookback(amounts, outcomes, *reports)

@@ -24,7 +24,7 @@ from fraud_platform.features.aggregates import (
 )
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.features.lookback import NOTHING, KeyPast, Lookback, Span, Wanted, look_back
-from fraud_platform.features.state import FAR, WAITING_MAX, Entry, State
+from fraud_platform.features.state import FAR, NEVER, WAITING_MAX, Entry, State
 from fraud_platform.schema import Transaction
 
 TRIM_STRIDE_MIN_MS = 86_400_000
@@ -130,7 +130,8 @@ class EntityPlan:
         return tuple((column, max(w for _, w in owned), owned) for column, owned in slots)
 
     def read(self, state: State, now: Now, vector: list[float | str | None], past: KeyPast) -> None:
-        back = look_back(self.wanted, now.time, past) if self._looks_back else NOTHING
+        has_reports = state.last_report != NEVER
+        back = look_back(self.wanted, now.time, past, has_reports) if self._looks_back else NOTHING
         for place, value in self._alone:
             vector[place] = value(state, now, back)
         for places, values in self._together:

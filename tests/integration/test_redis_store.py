@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fraud_platform.adapters.lmdb import LmdbStore
-from fraud_platform.adapters.redis import RedisStore
+from fraud_platform.adapters.redis import SWEEP_AT_ONCE, SWEEP_KEYS, RedisStore
 from fraud_platform.adapters.redis_link import Limits
 from fraud_platform.adapters.redis_load import copy_store
 from fraud_platform.adapters.redis_session import claimed, pack_vector, unpack_vector
@@ -107,10 +107,12 @@ def test_a_replay_answers_with_the_definition(stores: Stores, kind: str, events:
 
 
 class Gate:
-    """A proxy that holds a server's replies back until the client waits for them, and counts how often."""
+    """A proxy that holds a server's replies back until the client waits for them. It counts how often,
+    and the most scripts that a client sent at once."""
 
     def __init__(self, port: int) -> None:
         self.waits = 0
+        self.scripts_at_once = 0
         self._port = port
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
@@ -133,6 +135,7 @@ class Gate:
                     sent = client.recv(1 << 20)
                     if not sent:
                         return
+                    self.scripts_at_once = max(self.scripts_at_once, sent.count(b"EVALSHA"))
                     server.sendall(sent)
                 elif server in readable:
                     held += server.recv(1 << 20)
@@ -413,6 +416,21 @@ def test_a_sweep_forgets_what_no_event_needs_and_nothing_else(stores: Stores, ki
         while store.sweep(horizon):
             horizon += LATENESS_MS
         assert not store.seen("t3")
+
+
+def test_a_sweep_keeps_a_server_busy_for_a_few_scripts_at_once(stores: Stores) -> None:
+    with stores.empty("redis") as address:
+        with opened(address) as store:
+            for number in range(SWEEP_KEYS):
+                store.observe(
+                    transaction(f"t{number}", NOW + number, card_id=f"c{number}", ip_id=f"i{number}")
+                )
+            store.flush()
+        gate = Gate(port_of(address))
+        moment = NOW + 2 * DAY + store.engine.retention_ms + LATENESS_MS
+        with RedisStore.open(f"redis://127.0.0.1:{gate.port}", CONTRACT, limits=PATIENT) as store:
+            assert store.sweep(moment) >= 2 * SWEEP_KEYS
+        assert 1 < gate.scripts_at_once <= SWEEP_AT_ONCE
 
 
 def log_entries(store: RedisStore) -> int:

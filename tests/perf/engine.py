@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from fraud_platform.features.engine import LATENESS_MS
+from fraud_platform.schema import MILLISECONDS_PER_DAY
 from tests.perf.clock import Took, frozen_heap, timed
-from tests.perf.measured import Measured, Sizes, microseconds, quantile, slope, told
+from tests.perf.measured import Measured, Sizes, microseconds, quantile, slope_with_error, told
 
 if TYPE_CHECKING:
+    from fraud_platform.adapters.lmdb import LmdbStore
     from fraud_platform.defs.platform import Platform
     from tests.perf.events import Payments
 
@@ -23,8 +26,6 @@ SPEED_TARGET = 4_000
 TARGETS_US = {"p50": 200.0, "p99": 600.0}
 BLOCK = 250_000
 BLOCKS_AT_LEAST = 10
-WARM_DAYS = 30
-"""By then the longest window is full and entries leave it."""
 SLOPE_EVENTS = 1_000_000
 LONG = 1_000_000
 """A run of more events tells each block when it is done."""
@@ -39,7 +40,7 @@ def engine(platform: Platform, sizes: Sizes) -> Measured:
     payments = Payments(sizes.events)
     size = min(BLOCK, max(sizes.events // BLOCKS_AT_LEAST, 1))
     path = platform.settings.home / "engine"
-    blocks = []
+    blocks: list[_Block] = []
     with LmdbStore.open(path, platform.contract) as online:
         for number, block in enumerate(payments.blocks(size)):
             with frozen_heap():
@@ -47,8 +48,16 @@ def engine(platform: Platform, sizes: Sizes) -> Measured:
             blocks.append(_Block.of(payments, number * size, took, path))
             if sizes.events > LONG:
                 print(blocks[-1], file=sys.stderr)
-    warm = [block for block in blocks if payments.day(block.start) >= WARM_DAYS] or blocks[-1:]
-    return _engine_measured(warm, blocks)
+        steady = _steady_day(online)
+    warm = [block for block in blocks if payments.day(block.start) >= steady] or blocks[-1:]
+    return _engine_measured(warm, blocks, steady)
+
+
+def _steady_day(online: LmdbStore) -> float:
+    """From then on as much is forgotten as is added: the longest window is full, what left it is too old for
+    late events, and the logs are trimmed, which happens in strides."""
+    stride = max(plan.stride for plan in online.engine.plans)
+    return (online.engine.retention_ms + LATENESS_MS + stride) / MILLISECONDS_PER_DAY
 
 
 def folder_bytes(folder: Path) -> int:
@@ -94,28 +103,27 @@ class _Block:
         )
 
 
-def _engine_measured(warm: list[_Block], blocks: list[_Block]) -> Measured:
+def _engine_measured(warm: list[_Block], blocks: list[_Block], steady: float) -> Measured:
     took = sum((block.took for block in warm), Took.empty())
     figures = told(microseconds(took.transactions), TARGETS_US)
     processor = f"on the processor's clock {told(microseconds(took.processor))}"
     labels = f"labels p50 {quantile(took.labels, 0.5) / 1000:,.0f} us" if took.labels else "no labels"
-    speed = f"target {SPEED_TARGET:,} events/s; from day {WARM_DAYS} on"
+    speed = f"target {SPEED_TARGET:,} events/s; from day {steady:.1f} on"
     details = (*(str(block) for block in blocks), _slope(warm))
     return Measured(took.events, (took.seconds,), f"{figures}; {processor}; {labels}; {speed}", details)
 
 
 def _slope(warm: list[_Block]) -> str:
-    """Growth of an event's cost over the warm blocks: of the median, of the median with the machine's pace
-    taken out by the yardstick, and of the processor's time."""
+    """Growth of an event's cost over the warm blocks, each with twice its standard error: of the median, of
+    the median with the machine's pace taken out by the yardstick, and of the processor's time."""
     if warm[-1].events - warm[0].events < SLOPE_EVENTS:
         return "slope: too few events after the windows are full; give --events 5000000"
     millions = [block.events / 1e6 for block in warm]
-    raw = slope(millions, [block.p50_us for block in warm])
+    raw = slope_with_error(millions, [block.p50_us for block in warm])
     pace = sum(block.yardstick_us for block in warm) / len(warm)
-    even = slope(millions, [block.p50_us / block.yardstick_us * pace for block in warm])
-    processor = slope(millions, [block.took.processor_us for block in warm])
+    even = slope_with_error(millions, [block.p50_us / block.yardstick_us * pace for block in warm])
+    processor = slope_with_error(millions, [block.took.processor_us for block in warm])
     return (
-        f"slope of p50, {warm[0].events:,} to {warm[-1].events:,} events: {raw:+.2f} us a million events, "
-        f"{even:+.2f} with the machine's pace taken out; of the "
-        f"processor's mean: {processor:+.2f}"
+        f"slope of p50, {warm[0].events:,} to {warm[-1].events:,} events: {raw} us a million events, "
+        f"{even} with the machine's pace taken out; of the processor's mean: {processor}"
     )

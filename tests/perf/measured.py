@@ -67,3 +67,9 @@ def told(figures: dict[str, float], targets: dict[str, float] | None = None) -> 
 def slope(places: Sequence[float], values: Sequence[float]) -> float:
     """Of the straight line with the least squares."""
     return float(np.polyfit(places, values, 1)[0])
+
+
+def slope_with_error(places: Sequence[float], values: Sequence[float]) -> str:
+    """The slope, and twice its standard error: what lies within it of nothing is no growth that was shown."""
+    line, covariance = np.polyfit(places, values, 1, cov=True)
+    return f"{line[0]:+.2f} (± {2 * float(np.sqrt(covariance[0, 0])):.2f})"
