@@ -114,8 +114,11 @@ class Policy:
 
     @classmethod
     def from_yaml(cls, text: str) -> Policy:
-        """Read a policy file. SettingsError names the entry that is missing, unknown or impossible."""
-        loaded = yaml.safe_load(text)
+        """Read a policy file.
+
+        SettingsError names the entry that is missing, unknown or impossible, or the place that is not YAML.
+        """
+        loaded = _loaded(text)
         if not isinstance(loaded, dict):
             raise SettingsError("the policy file must be a mapping of sections; see policy.yaml")
         version = loaded.get("version")
@@ -249,6 +252,16 @@ def load_policy() -> Policy:
     'step_up'
     """
     return Policy.from_yaml(load_policy_text())
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise SettingsError(
+            f"the policy file is not YAML: {said}; correct it at that place, see policy.yaml"
+        ) from error
 
 
 def _names(section: type) -> set[str]:

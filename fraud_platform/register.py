@@ -24,14 +24,15 @@ class PromotionRules:
     """What evidence a promotion takes.
 
     `saved_low_min`: the interval's low end of what is saved against each contender must be above this
-    (major units). `calibration_error_max`: expected error of the probability. `segment_frauds_min`: a slice
-    with at least this many frauds may not cost more than with the champion for certain.
+    (major units). `calibration_error_max`: expected error of the probability as a share of the rate of fraud;
+    a model that never expects a fraud has 1. `segment_frauds_min`: a slice with at least this many frauds may
+    not cost more than with the champion for certain.
     """
 
     frauds_min: int = 30
     segment_frauds_min: int = 30
     saved_low_min: float = 0.0
-    calibration_error_max: float = 0.02
+    calibration_error_max: float = 0.75
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,12 @@ def _checks(evaluation: Evaluation, champion: str | None, rules: PromotionRules)
         frauds >= rules.frauds_min,
         f"judged on {frauds} frauds in {evaluation.rows} mature rows; at least {rules.frauds_min} are needed",
     )
-    error = evaluation.quality.calibration_error
+    error, rate = evaluation.quality.calibration_error, frauds / evaluation.rows
     yield Check(
         "calibrated",
-        error <= rules.calibration_error_max,
-        f"expected calibration error {error:.5f}; at most {rules.calibration_error_max:g} is allowed",
+        error <= rules.calibration_error_max * rate,
+        f"expected calibration error {error:.5f} where {rate:.5f} of the rows are frauds; at most "
+        f"{rules.calibration_error_max:g} of that is allowed",
     )
     yield _saves(evaluation, "approve_all", rules)
     yield _saves(evaluation, "rules", rules)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fraud_platform.evaluate import Fold, prequential
 from fraud_platform.features.contract import Feature, FeatureContract
+from fraud_platform.learning.known import KnownLabels
 from fraud_platform.learning.lessons import Lesson, lessons
 from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
 from fraud_platform.train import TrainParams
@@ -60,5 +61,15 @@ def folds(validation: int = 2, test: int = 1) -> tuple[Fold, ...]:
     )
 
 
+def labels_of(frame: pd.DataFrame, delay_ms: int = 0) -> KnownLabels:
+    """Every fraud is reported so long after it."""
+    frauds = frame.loc[frame["is_fraud"]]
+    events = frauds[["transaction_id"]].assign(
+        source="chargeback", outcome="fraud", known_at=frauds["event_time"] + delay_ms
+    )
+    return KnownLabels.of(events, frame["transaction_id"].to_numpy(dtype=object), ["chargeback"])
+
+
 def made(validation: int = 2, test: int = 1, rows_max: int = 10**9) -> list[Lesson]:
-    return list(lessons(world(), CONTRACT, folds(validation, test), rows_max))
+    frame = world()
+    return list(lessons(frame, labels_of(frame), CONTRACT, folds(validation, test), rows_max))

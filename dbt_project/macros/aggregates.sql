@@ -90,7 +90,7 @@
 {%- macro aggregate_seconds_since_report(feature) -%}
   {{- return({
     'facts': {'last_report': ['max', 'case when reported = 1 then moment end']},
-    'value': 'case when last_report >= event_time - ' ~ feature['window_ms']
+    'value': 'case when last_report >= ' ~ window_start('event_time', feature['window_ms'])
       ~ ' then cast(event_time - last_report as double) / 1000e0 end',
   }) -}}
 {%- endmacro -%}

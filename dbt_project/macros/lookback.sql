@@ -31,7 +31,7 @@ attempts as (
   {%- endif %}
   where {% for key in keys %}transactions.{{ key }} is not null{{ ' and ' if not loop.last }}{% endfor %}
     {%- if built_through() is not none %}
-    and transactions.event_time >= {{ built_through() }} - {{ lookback_reach(last) }}
+    and transactions.event_time >= {{ window_start(built_through(), lookback_reach(last)) }}
     {%- endif %}
 
 ),
@@ -66,10 +66,10 @@ lookback as (
   select
     transaction_id
     {%- if amounts %},
-    [row.amount for row in before if row.moment >= event_time - {{ amounts['window_ms'] }}] as last_amounts
+    [row.amount for row in before if row.moment >= {{ window_start('event_time', amounts['window_ms']) }}] as last_amounts
     {%- endif %}
     {%- if outcomes %},
-    [row for row in then_known if row.moment >= event_time - {{ outcomes['window_ms'] + outcomes['offset_ms'] }}]
+    [row for row in then_known if row.moment >= {{ window_start('event_time', outcomes['window_ms'] + outcomes['offset_ms']) }}]
       as last_outcomes
     {%- endif %}
   from disputable

@@ -19,8 +19,13 @@
   )
 {%- endmacro -%}
 
+{#- How long before `moment` a window of w ms begins: a bound of a frame. -#}
+{%- macro before(moment, window_ms) -%}
+  {{- return(moment ~ ' - ' ~ window_start(moment, window_ms) if var('tail_ms') else window_ms) -}}
+{%- endmacro -%}
+
 {%- macro frame_start(window_ms) -%}
-  {{ 'moment - ' ~ window_start('moment', window_ms) if var('tail_ms') else window_ms }}
+  {{ before('moment', window_ms) }}
 {%- endmacro -%}
 
 {#- Of ones and NULLs the sum is the count, which is faster; of a condensed past (built_through) it is not. -#}
@@ -89,12 +94,12 @@
   )
 {%- endmacro -%}
 
-{#- What `column` was at the key's last moment that lies more than offset_ms before the row's. -#}
+{#- What `column` was at the key's last moment before a window of offset_ms: where one that ends there ends. -#}
 {%- macro at_offset(keys, column, offset_ms) -%}
   last_value({{ column }}) over (
     partition by {{ keys | join(', ') }}
     order by event_time
-    range between unbounded preceding and {{ offset_ms + 1 }} preceding
+    range between unbounded preceding and {{ before('event_time', offset_ms) if offset_ms else 0 }} + 1 preceding
   )
 {%- endmacro -%}
 

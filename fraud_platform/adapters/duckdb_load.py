@@ -7,6 +7,7 @@ belong here: bytes (lmdb_bytes.py), writing (lmdb_load.py). Answers come as Arro
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import duckdb
 import msgspec
@@ -61,8 +62,9 @@ def prepare(
 
 
 def reaches_back_to(plan: EntityPlan, watermark: int) -> int:
-    """The first moment of a loaded log: what the windows of events up to LATENESS_MS late can hold."""
-    return watermark - plan.reach - LATENESS_MS
+    """The first moment of a loaded log: what the windows can hold of an event that is LATENESS_MS behind the
+    newest one, which lies a millisecond before the watermark at the latest."""
+    return watermark - 1 - plan.reach - LATENESS_MS
 
 
 def states(
@@ -287,7 +289,12 @@ def _register(
 ) -> None:
     columns = TRANSACTION_COLUMNS if name == "live_transactions" else LABEL_COLUMNS
     fields = [pa.field(column.name, _ARROW[column.type]) for column in columns]
-    rows = [msgspec.to_builtins(event) for event in events]
+    rows = [{name: _known(value) for name, value in msgspec.to_builtins(event).items()} for event in events]
     connection.register(f"{name}_arrow", pa.Table.from_pylist(rows, schema=pa.schema(fields)))
     connection.execute(f"create or replace temp table {name} as select * from {name}_arrow")
     connection.unregister(f"{name}_arrow")
+
+
+def _known(value: Any) -> Any:
+    """Empty text is NULL, as in the warehouse."""
+    return None if value == "" else value

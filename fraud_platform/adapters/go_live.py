@@ -3,11 +3,13 @@
 Belongs here: the order of the steps that lose no event and count none twice. Does not belong here: bulk
 loading (lmdb_load.py), serving (service.py), proving the result (store_audit.py), replaying (replay.py).
 
-1. Load: the warehouse and what the service's logs hold by now, up to the last moment of anything.
+1. Load: the warehouse, what the service's logs hold by now and what its workers counted last, up to the last
+   moment of anything.
 2. Catch up: what was logged in the meantime, until little is left.
 3. Switch, with the old store locked, so that no worker observes: the rest of the logs, and each worker's last
-   event if it was observed and is not logged yet. Then the old store is marked as moved. A worker that finds
-   the mark goes on with the new store; where the contract changed, with the bundle that goes with it.
+   event if it was observed and is not logged yet. Each worker's slot goes along under its name: whoever was
+   killed before its log had the event finds it there. Then the old store is marked as moved. A worker that
+   finds the mark goes on with the new store; where the contract changed, with the bundle that goes with it.
 
 A copy of the new store as it begins is kept below <state>/bases, under the number of the last change before
 it: what was decided with it can be replayed from there (replay.py), whatever the warehouse holds by then.
@@ -32,15 +34,18 @@ from fraud_platform.adapters.lmdb import (
     FIRST_CHANGE,
     MOVED,
     LmdbStore,
+    Slot,
     finish_move,
     fresh_store,
-    in_flight,
     open_environment,
     put_in_place,
+    put_slots,
     read_meta,
+    read_slots,
     retired_store,
 )
 from fraud_platform.adapters.lmdb_load import load_store
+from fraud_platform.adapters.lmdb_session import TABLES
 from fraud_platform.errors import StoreError, TooLateError
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.engine import FeatureStore
@@ -50,6 +55,7 @@ STAMP = "store.source"
 BASES = "bases"
 LITTLE = 200
 ROUNDS_MAX = 20
+AGAIN = "start it again, it will be loaded with the rest"
 
 Event = Transaction | LabelEvent
 Positions = dict[str, Mapping[str, int]]
@@ -65,7 +71,8 @@ class CountingStore(FeatureStore, Protocol):
 class GoLiveReport:
     """loaded: transactions in the store after the bulk load, with those of the service's logs (live);
     caught_up: events that were logged meanwhile and counted; known: those that were counted before; locked:
-    events taken in while the old store was locked, in_flight of them from no log; watermark: ms UTC."""
+    events taken in while the old store was locked; in_flight: events that no log held when they were loaded
+    or taken in; watermark: ms UTC."""
 
     watermark: int
     loaded: int
@@ -132,8 +139,9 @@ def go_live(
     finish_move(path)
     (state / STAMP).unlink(missing_ok=True)
     logs = Logs(state)
-    live = logs.new()
-    load = load_store(warehouse, contract, fresh_store(path), progress=progress, live=once(live))
+    live, waiting = logs.new(), _slots_of(path, contract)
+    loading = once([*live, *(slot.event for slot in waiting)])
+    load = load_store(warehouse, contract, fresh_store(path), progress=progress, live=loading)
     caught_up = known = 0
     with LmdbStore.open(fresh_store(path), contract, is_numbered=False) as fresh:
         for _ in range(ROUNDS_MAX):
@@ -146,14 +154,14 @@ def go_live(
         is_switched = path.is_dir()
         with (
             _new_base(state, fresh, contract) as base,
-            _locked(path) if is_switched else _nothing() as old,
+            _locked(path, contract) if is_switched else _nothing() as old,
         ):
-            rest, flying = logs.new(), sorted(old.in_flight, key=_moment)
+            rest, flying = logs.new(), _newer(old.slots, waiting)
             locked, unlogged = take(fresh, rest), take(fresh, flying)
             take(base, [*rest, *flying])
             first_change = max(old.change, logs.last_change)
             for store in (fresh, base):
-                store.write(partial(_note_first_change, store, first_change))
+                store.write(partial(_begin, store, first_change, old.slots))
                 store.flush()
             kept, used_bytes = _keep_base(state, first_change), base.used_bytes
             old.mark_moved(f"{contract.hash} {bundle}")
@@ -171,7 +179,7 @@ def go_live(
         caught_up=caught_up,
         known=known,
         locked=locked + unlogged,
-        in_flight=unlogged,
+        in_flight=len(loading) - len(once(live)) + unlogged,
         is_switched=is_switched,
         contract=contract.hash,
     )
@@ -219,30 +227,51 @@ def _keep_base(state: Path, first_change: int) -> Path:
     return (state / BASES / "building").rename(target)
 
 
-def _note_first_change(store: LmdbStore, change: int, txn: lmdb.Transaction) -> None:
+def _begin(store: LmdbStore, change: int, slots: Sequence[Slot], txn: lmdb.Transaction) -> None:
     txn.put(FIRST_CHANGE, str(change).encode(), db=store.tables["meta"])
+    put_slots(txn, store.tables, slots)
 
 
 @dataclass(frozen=True)
 class _Old:
-    """The store that is being left, locked: its workers' last events, the number of its last change, and the
-    mark that sends the workers on."""
+    """The store that is being left, locked: its workers' slots, the number of its last change, and the mark
+    that sends the workers on."""
 
-    in_flight: Sequence[Event]
+    slots: Sequence[Slot]
     change: int
     mark_moved: Callable[[str], None]
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[_Old]:
+def _locked(path: Path, contract: FeatureContract) -> Iterator[_Old]:
     """Keeps every worker from observing until the block ends; what it does to the store is then committed."""
-    environment = open_environment(path)
-    try:
-        meta = environment.open_db(b"meta")
+    with _opened(path) as (environment, tables):
+        meta = tables["meta"]
         with environment.begin(write=True) as txn:
             change = int(txn.get(FIRST_CHANGE, b"0", db=meta)) + txn.id()
-            yield _Old(in_flight(txn, meta), change, partial(_mark_moved, txn, meta))
+            yield _Old(read_slots(txn, tables, contract), change, partial(_mark_moved, txn, meta))
         environment.sync(True)
+
+
+def _slots_of(path: Path, contract: FeatureContract) -> list[Slot]:
+    """Of a store that workers go on writing to; of none where there is none."""
+    if not path.is_dir():
+        return []
+    with _opened(path) as (environment, tables), environment.begin() as txn:
+        return read_slots(txn, tables, contract)
+
+
+def _newer(slots: Iterable[Slot], before: Iterable[Slot]) -> list[Event]:
+    """The events that came into the slots since, in the order in which they became known."""
+    known = {slot.data for slot in before}
+    return sorted((slot.event for slot in slots if slot.data not in known), key=_moment)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[lmdb.Environment, dict[str, Any]]]:
+    environment = open_environment(path)
+    try:
+        yield environment, {name: environment.open_db(name.encode()) for name in TABLES}
     finally:
         environment.close()
 
@@ -256,8 +285,9 @@ def _mark_moved(txn: lmdb.Transaction, meta: Any, mark: str) -> None:
     txn.put(MOVED, mark.encode(), db=meta)
 
 
-def take(store: CountingStore, events: Iterable[Event]) -> int:
-    """Events that the store had not counted yet; a transaction that is too late for it stops the go-live."""
+def take(store: CountingStore, events: Iterable[Event], advice: str = AGAIN) -> int:
+    """Events that the store had not counted yet; a transaction that is too late for it stops the go-live with
+    the advice."""
     counted = 0
     for event in events:
         if isinstance(event, LabelEvent):
@@ -266,18 +296,17 @@ def take(store: CountingStore, events: Iterable[Event]) -> int:
             try:
                 store.observe(event)
             except TooLateError as error:
-                raise StoreError(
-                    f"go-live: {error}; start it again, it will be loaded with the rest"
-                ) from error
+                raise StoreError(f"go-live: {error}; {advice}") from error
             counted += 1
     return counted
 
 
 def once(events: Iterable[Event]) -> list[Event]:
-    """Each transaction once, the first time it was decided; label events as they are."""
-    events = list(events)
-    first = {e.transaction_id: e for e in reversed(events) if isinstance(e, Transaction)}
-    return [*first.values(), *(e for e in events if isinstance(e, LabelEvent))]
+    """Each transaction once, the first time it was decided; each label event once."""
+    first: dict[str | LabelEvent, Event] = {}
+    for event in events:
+        first.setdefault(event.transaction_id if isinstance(event, Transaction) else event, event)
+    return list(first.values())
 
 
 def _moment(event: Event) -> tuple[int, int, str]:

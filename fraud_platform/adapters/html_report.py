@@ -35,9 +35,9 @@ _THRESHOLDS = ("step_up", "decline")
 def html_report(
     evaluation: Evaluation, plots: Mapping[str, bytes], promotion: Promotion | None = None
 ) -> bytes:
-    """The page in UTF-8; the same evaluation and plots (PNG bytes by file name) give the same bytes.
+    """The page in UTF-8; the same evaluation, plots (PNG bytes by file name) and verdict give the same bytes.
 
-    promotion: the gate's verdict, where it was asked already.
+    promotion: the gate's verdict, where it was asked.
     """
     parts = [
         _section("Summary", _list(evaluation.explain())),

@@ -12,19 +12,25 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import lmdb
 import msgspec
 
-from fraud_platform.adapters.lmdb_session import TABLES, LmdbSession
-from fraud_platform.adapters.store_bytes import EntryCodec, token
+from fraud_platform.adapters.lmdb_session import (
+    TABLES,
+    CountedRecord,
+    LmdbSession,
+    dated,
+    decode_counted,
+)
+from fraud_platform.adapters.store_bytes import EntryCodec, encode, token
 from fraud_platform.errors import StoreError, StoreMovedError
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.engine import Engine, Observation
@@ -228,8 +234,69 @@ class LmdbStore:
 
 def in_flight(txn: lmdb.Transaction, meta: Any) -> list[Transaction | LabelEvent]:
     """The last event of each process that writes to the store: it may stand in no log yet."""
-    slots = [bytes(data) for name, data in txn.cursor(db=meta) if bytes(name).startswith(IN_FLIGHT)]
-    return [_event(slot) for slot in slots]
+    return [_event(data) for _, data in _slots(txn, meta)]
+
+
+class Slot(NamedTuple):
+    """A writer's last event, under the writer's name. counted: what the store keeps of its transaction;
+    vector: what it was answered. Both as bytes, None where they are of no use to another store."""
+
+    name: bytes
+    data: bytes
+    counted: bytes | None
+    vector: bytes | None
+
+    @property
+    def event(self) -> Transaction | LabelEvent:
+        return _event(self.data)
+
+
+def read_slots(txn: lmdb.Transaction, tables: Mapping[str, Any], contract: FeatureContract) -> list[Slot]:
+    """The slots of a store that one of `contract` is to take the place of."""
+    is_known = txn.get(b"format", db=tables["meta"]) == FORMAT
+    is_same = is_known and txn.get(b"contract", db=tables["meta"]) == contract.hash.encode()
+    slots = []
+    for name, data in _slots(txn, tables["meta"]):
+        transaction, counted, vector = token(_event(data).transaction_id), None, None
+        if is_known:
+            counted = txn.get(transaction, db=tables["seen"])
+        if is_same and counted is not None:
+            moment = decode_counted(counted).event_time
+            vector = txn.get(dated(moment, transaction), db=tables["vectors"])
+        slots.append(Slot(name, data, counted, vector))
+    return slots
+
+
+def put_slots(txn: lmdb.Transaction, tables: Mapping[str, Any], slots: Iterable[Slot]) -> None:
+    """Makes them the only ones of a store that has counted their events: each with the number and the answer
+    that the event had in the store before, so that it is finished as if that one had stayed."""
+    for name, _ in _slots(txn, tables["meta"]):
+        txn.delete(name, db=tables["meta"])
+    for slot in slots:
+        txn.put(slot.name, slot.data, db=tables["meta"])
+        transaction = token(slot.event.transaction_id)
+        found = txn.get(transaction, db=tables["seen"])
+        if found is None or slot.counted is None:
+            continue
+        record, before = decode_counted(found), decode_counted(slot.counted)
+        txn.put(transaction, encode(_as_counted(record, before)), db=tables["seen"])
+        if slot.vector is not None and record.event_time == before.event_time:
+            txn.put(dated(record.event_time, transaction), slot.vector, db=tables["vectors"])
+
+
+def _as_counted(record: CountedRecord, before: CountedRecord) -> CountedRecord:
+    is_same_report = record.reported_at == before.reported_at
+    return msgspec.structs.replace(
+        record,
+        counted_at=before.counted_at,
+        reported_at_change=before.reported_at_change if is_same_report else record.reported_at_change,
+        is_late=before.is_late,
+    )
+
+
+def _slots(txn: lmdb.Transaction, meta: Any) -> list[tuple[bytes, bytes]]:
+    named = [(bytes(name), bytes(data)) for name, data in txn.cursor(db=meta)]
+    return [(name, data) for name, data in named if name.startswith(IN_FLIGHT)]
 
 
 def _event(slot: bytes) -> Transaction | LabelEvent:

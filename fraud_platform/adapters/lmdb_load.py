@@ -92,7 +92,7 @@ def _fill(
             for batch in source.counts(connection, plan, column, watermark):
                 _write(store, "keys", _count_rows(plan, column, batch))
     progress("loading transaction ids")
-    transactions = _load_seen(connection, store, watermark - store.contract.report_horizon_ms)
+    transactions = _load_seen(connection, store, watermark - 1 - store.engine.remembered_ms)
     store.write(lambda txn: txn.put(b"watermark", str(watermark).encode(), db=store.tables["meta"]))
     return LoadReport(watermark, transactions, entries, keys)
 

@@ -107,6 +107,8 @@ class LmdbKeySession:
             self._times.clear()
 
     def scan(self, is_report: bool, lower: int, upper: int) -> Iterator[Entry]:
+        if upper <= 0:
+            return
         prefix, unpack = self._prefix, self._codec.unpack
         end = log_key(prefix, is_report, upper, b"")
         start = len(prefix) + 1
@@ -306,7 +308,7 @@ class LmdbSession:
         for expired in old:
             self.txn.put(expired, b"", db=self.tables["known"])
         if old:
-            for expired in self._expired("known", moment - self._engine.contract.report_horizon_ms):
+            for expired in self._expired("known", moment - self._engine.remembered_ms):
                 self.txn.delete(expired[_MOMENT.size :], db=self.tables["seen"])
 
     def mark_reported(self, transaction_id: str, known_at: int) -> None:

@@ -58,12 +58,15 @@ class ModelRegistry:
         """A version with its evidence; the same candidate is never registered twice.
 
         A version that was never approved takes newer evidence; an approved one keeps what it was approved
-        on. `challenger` points to the last version whose gate passed. plots: the page of the
+        on. `challenger` points to the last version whose gate passed, a kept one too, since a run before may
+        have been killed before it pointed there; the champion is no challenger. plots: the page of the
         evaluation and its images, by file name.
         """
         evidence, digest = evidence_of(evaluation, promotion)
         known = self._with_fingerprint(candidate.fingerprint)
         if known is not None and (known.approval is not None or known.evidence_sha256 == digest):
+            if CHAMPION not in known.aliases:
+                self._point_challenger(known.version, promotion.is_allowed)
             return Registration(known.version, known.run_id, "kept")
         run_id = known.run_id if known else self._run(candidate)
         self._log_evidence(run_id, evaluation, evidence, plots or {})

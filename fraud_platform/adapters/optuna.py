@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fraud_platform.errors import SettingsError
+from fraud_platform.errors import SettingsError, TrainingError
 from fraud_platform.learning.extra import load_extra
 from fraud_platform.learning.search import Dimension, Found, Metric, Trial, applied, params_from_json
 from fraud_platform.train import TrainParams
@@ -96,13 +96,18 @@ def write_best(folder: Path, found: Found) -> Path:
 def read_best(folder: Path, base: TrainParams) -> tuple[TrainParams, str]:
     """`base` with the parameters that the last search found, and their source for a candidate's log.
 
-    SettingsError where there was no search yet.
+    SettingsError where there was no search yet; it names the file where that is broken.
     """
     path = folder / BEST_FILE
     if not path.is_file():
         raise SettingsError(f"there is no search result at {path}; run fraud-platform search first")
-    found, source = params_from_json(path.read_bytes())
-    return applied(base, found), source
+    try:
+        found, source = params_from_json(path.read_bytes())
+        return applied(base, found), source
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+    except TrainingError as error:
+        raise SettingsError(f"{path}: {error}; search again") from error
 
 
 def _distribution(one: Dimension) -> Any:

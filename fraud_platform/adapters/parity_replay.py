@@ -35,11 +35,14 @@ PACKAGE = Path(__file__).resolve().parent.parent
 SERVED_BY = (
     "features/*.py",
     "adapters/lmdb*.py",
+    "adapters/redis*.py",
+    "adapters/redis_script.lua",
     "adapters/store_bytes.py",
     "adapters/duckdb_load.py",
     "schema.py",
 )
-"""The sources that decide what is served; all of features/, since too often is better than too seldom."""
+"""The sources that decide what is served, from either store; all of features/, since too often is better than
+too seldom."""
 
 Progress = Callable[[str], None]
 Event = Transaction | LabelEvent
@@ -89,6 +92,10 @@ def prove(
 ) -> ParityProof:
     """Replays the whole timeline; at_ms: when that is (ms UTC).
 
+    The store is one on LMDB. Of Redis that proves the engine, which is the same: how Redis keeps and hands
+    out what the engine asks for is compared by `fraud-platform parity --store`, which needs a server and
+    keeps no proof. A change of either store makes the proof one of other code.
+
     Raises StoreError where the rows changed during the replay: nothing is proven then.
     """
     data = fingerprint(warehouse)
@@ -125,7 +132,7 @@ def fingerprint(warehouse: Warehouse) -> str:
 
 
 def store_code() -> str:
-    """SHA-256 (hex) of the sources of engine and store, and of the store's format."""
+    """SHA-256 (hex) of the sources of the engine and of both stores, and of the format of the one on LMDB."""
     files = sorted({path for pattern in SERVED_BY for path in PACKAGE.glob(pattern)})
     named = [(str(path.relative_to(PACKAGE)).encode(), path.read_bytes()) for path in files]
     return digest(FORMAT, *(part for pair in named for part in pair))

@@ -161,10 +161,8 @@ class RedisStore:
         idle keys, vectors, transactions. How many it looked at."""
         with self.link.talk() as talk:
             swept = self._sweep_keys(talk, moment, limit)
-            for kind, age in (
-                ("vectors", self.engine.retention_ms),
-                ("known", self.contract.report_horizon_ms),
-            ):
+            ages = ("vectors", self.engine.retention_ms), ("known", self.engine.remembered_ms)
+            for kind, age in ages:
                 swept += self._sweep_hours(talk, kind, moment - age, limit)
         return swept
 

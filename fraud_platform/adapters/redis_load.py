@@ -18,11 +18,15 @@ from redis import Redis, RedisCluster
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.lmdb import LmdbStore
 from fraud_platform.adapters.lmdb_load import LoadReport, Progress, load_store
+from fraud_platform.adapters.lmdb_session import decode_counted
 from fraud_platform.adapters.redis import HOUR_MS, RedisStore
 from fraud_platform.adapters.redis_link import Command, plain
-from fraud_platform.adapters.redis_session import claimed, head, pack_vector, waiting_names
-from fraud_platform.adapters.store_bytes import TOKEN_BYTES, decode_seen, decode_state, decode_vector, encode
+from fraud_platform.adapters.redis_session import ANSWERED, claimed, head, pack_vector, waiting_names
+from fraud_platform.adapters.store_bytes import TOKEN_BYTES, decode_state, decode_vector, encode
 from fraud_platform.errors import StoreError
+from fraud_platform.features.engine import Engine
+from fraud_platform.features.plan import EntityPlan
+from fraud_platform.features.state import NEVER, Entry, State
 from fraud_platform.schema import LabelEvent, Transaction
 
 CLUSTER = "redis+cluster://"
@@ -55,23 +59,49 @@ def copy_store(source: LmdbStore, target: RedisStore) -> int:
 def _keys(source: LmdbStore, target: RedisStore, txn: lmdb.Transaction) -> Iterator[Command]:
     rows = ((bytes(name), bytes(data)) for name, data in txn.cursor(db=source.tables["keys"]))
     for (entity, kind), lines in groupby(rows, key=lambda row: (row[0][:_NAME_BYTES], row[0][_NAME_BYTES])):
-        state, _, transactions, reports, counters = target.names.entity(entity)
+        _, _, transactions, reports, counters = target.names.entity(entity)
+        plan = target.engine.plan(entity[0])
         rest = ((name[_NAME_BYTES + 1 :], data) for name, data in lines)
         if kind == _STATE:
-            yield from (_snapshot(state, data) for _, data in rest)
+            for _, data in rest:
+                yield from _snapshot(target, plan, entity, decode_state(data))
         elif kind == _COUNTER:
             yield from _in_parts("HSET", counters, rest)
         elif kind == _TRANSACTION:
-            yield from _in_parts("ZADD", transactions, ((_moment(n), n[8:] + data) for n, data in rest))
+            logged = ((_moment(name), name[8:] + data) for name, data in rest)
+            if plan.has_moments_only:
+                logged = ((moment, _line(target, plan, moment)) for moment, _ in logged)
+            yield from _in_parts("ZADD", transactions, logged)
         elif kind == _REPORT:
             yield from _in_parts("ZADD", reports, ((_moment(name), name[8:]) for name, _ in rest))
     for name, _ in txn.cursor(db=source.tables["due"]):
         yield plain("ZADD", target.names.due, _moment(bytes(name)), bytes(name)[8:])
 
 
-def _snapshot(name: bytes, data: bytes) -> Command:
-    state = decode_state(data)
-    return plain("HSET", name, "v", 1, "h", head(state), "w", waiting_names(state), "s", encode(state))
+def _snapshot(target: RedisStore, plan: EntityPlan, entity: bytes, state: State) -> Iterator[Command]:
+    """A State; with the moments that LMDB leaves out of its log for as long as the State knows them."""
+    snapshot, _, transactions, _, _ = target.names.entity(entity)
+    moments = _own_moments(state) if plan.has_moments_only else []
+    if moments and not state.is_due:
+        state.is_due = True
+        yield plain("ZADD", target.names.due, Engine.due_at(plan, state), entity)
+    yield from _in_parts("ZADD", transactions, ((each, _line(target, plan, each)) for each in moments))
+    yield plain("HSET", snapshot, "v", 1, "h", head(state), "w", waiting_names(state), "s", encode(state))
+
+
+def _own_moments(state: State) -> list[int]:
+    """The last two moments, as far as a log still holds them; what is older is noted as trimmed."""
+    known = [moment for moment in (state.before_last, state.last) if moment != NEVER]
+    for moment in known:
+        if moment < state.log_from:
+            state.forget(moment, None)
+    return [moment for moment in known if moment >= state.log_from]
+
+
+def _line(target: RedisStore, plan: EntityPlan, moment: int) -> bytes:
+    """The line of a log of moments alone, named by its moment: LMDB names it by no transaction, and what has
+    one name is one line to Redis."""
+    return _MOMENT.pack(moment).rjust(TOKEN_BYTES, b"\0") + target.codecs[plan.number].pack(Entry(moment))
 
 
 def _in_parts(command: str, name: bytes, pairs: Iterable[tuple[bytes | int, bytes]]) -> Iterator[Command]:
@@ -83,9 +113,11 @@ def _in_parts(command: str, name: bytes, pairs: Iterable[tuple[bytes | int, byte
 def _transactions(source: LmdbStore, target: RedisStore, txn: lmdb.Transaction) -> Iterator[Command]:
     vectors = source.tables["vectors"]
     for name, data in txn.cursor(db=source.tables["seen"]):
-        record, transaction = decode_seen(bytes(data)), bytes(name)
+        record, transaction = decode_counted(bytes(data)), bytes(name)
         vector = txn.get(_MOMENT.pack(record.event_time) + transaction, db=vectors)
-        state, packed = (b"k", b"") if vector is None else (b"v", pack_vector(decode_vector(vector)))
+        state, packed = b"k", b""
+        if vector is not None:
+            state, packed = ANSWERED[record.is_late], pack_vector(decode_vector(vector))
         yield plain("SET", target.names.seen(transaction), claimed(record, state) + packed)
         kind = "known" if vector is None else "vectors"
         yield from target.dated(kind, record.event_time // HOUR_MS, [transaction])

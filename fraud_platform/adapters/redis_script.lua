@@ -289,7 +289,7 @@ local function arrive()
     local plan = PLANS[tonumber(ARGV[i])]
     local key = look(plan, at)
     local is_late = mode == 'repair' or mode == 'repeat' or moment < key.moment or moment < key.last
-    if is_late and moment - plan.reach <= key.trimmed then
+    if is_late and max(moment - plan.reach, 0) <= key.trimmed then
       return {'late', (i - 4) / 2, answer(plan, at, key, NEVER, false, NEVER, '')}
     end
     visits[#visits + 1] = {plan, key, is_late, ARGV[i + 1], at}

@@ -320,11 +320,17 @@ class Service:
             self.learn(msgspec.to_builtins(event))
             return
         record = self.decider.recorded(event.transaction_id)
-        if record is None:
-            self.conclude(self.decider.resume(event))
-        elif record.store_sequence is None:
-            store.observe(event)  # a repeat, which tells its number
-            self.decider.behind.note_observed(with_sequence(record, store.sequence))
+        case = self.decider.resume(event)
+        try:
+            if record is None:
+                self.conclude(case)
+            elif record.store_sequence is None:
+                store.observe(event)  # a repeat, which tells its number
+                self.decider.behind.note_observed(with_sequence(record, store.sequence))
+        except TooLateError:
+            if record is None:  # so long ago that the store cannot tell its features any more
+                self.decider.fall_back(case, "store_stale")
+                self.conclude(case)
 
     def _following(self, ask: Callable[[], Answer]) -> Answer:
         try:

@@ -20,7 +20,7 @@ from fraud_platform.cli.audit import audit
 from fraud_platform.cli.instance import console
 from fraud_platform.cli.options import AsOfOption, Dataset, Folds, RowsMax, Source, settings_of
 from fraud_platform.cli.replay import replay
-from fraud_platform.errors import FraudPlatformError
+from fraud_platform.errors import FraudPlatformError, SettingsError
 from fraud_platform.settings import VAR_VARIABLE
 
 TERMINATED = 128 + signal.SIGTERM
@@ -181,7 +181,9 @@ def parity(
     """Replays the timeline through the online store and compares every value with dbt's, as bits."""
     from fraud_platform.cli.parity import show_parity
 
-    show_parity(settings_of(dataset, None), None if is_all else events, has_tails, store)
+    if is_all and events is not None:
+        raise SettingsError(f"parity: --all replays everything, --events {events} a part of it; give one")
+    show_parity(settings_of(dataset, None), events, has_tails, store)
 
 
 @app.command()

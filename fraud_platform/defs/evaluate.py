@@ -17,6 +17,7 @@ from fraud_platform.defs.latest import latest_text
 from fraud_platform.defs.platform import Platform
 from fraud_platform.evaluate import Evaluation, evaluate
 from fraud_platform.package import Reference
+from fraud_platform.register import Promotion, gate
 from fraud_platform.train import Candidate, columns_of
 
 
@@ -43,7 +44,7 @@ def evaluation(
     files = {
         "evaluation.json": _json(judged),
         "reference.json": _reference(challenger, frame).to_json(),
-        REPORT_FILE: html_report(judged, plots),
+        REPORT_FILE: html_report(judged, plots, promotion_of(platform, judged)),
         **plots,
     }
     is_unchanged = folder.is_dir() and read_folder(folder) == files
@@ -73,6 +74,13 @@ def comparable_champion(platform: Platform, challenger: Candidate) -> Candidate 
         return None
     champion = platform.registry.candidate(version.version)
     return champion if champion.learned_until_ms <= challenger.split.test.start_ms else None
+
+
+def promotion_of(platform: Platform, judged: Evaluation) -> Promotion:
+    """The gate's verdict against today's champion, who is no rival of himself."""
+    champion = platform.registry.champion()
+    rival = champion.fingerprint if champion and champion.fingerprint != judged.fingerprint else None
+    return gate(judged, rival)
 
 
 def evaluation_folder(platform: Platform, fingerprint: str) -> Path:

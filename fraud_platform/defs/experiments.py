@@ -10,6 +10,7 @@ import pandas as pd
 
 from fraud_platform.adapters.duckdb_history import TRAINING_SET
 from fraud_platform.defs.platform import Platform
+from fraud_platform.defs.train import candidate_split, known_labels
 from fraud_platform.errors import TrainingError
 from fraud_platform.evaluate import Fold, prequential
 from fraud_platform.evaluate.folds import Role
@@ -37,9 +38,13 @@ class FoldConfig(dg.Config):
 
 
 class Experiment:
-    """The mature rows of a dataset, and the folds through them."""
+    """The mature rows of a dataset, and the folds through them.
 
-    def __init__(self, platform: Platform, config: FoldConfig) -> None:
+    spares_test: the folds end where the test part of a candidate begins, so that what is chosen on them was
+    not chosen on rows that judge the candidate.
+    """
+
+    def __init__(self, platform: Platform, config: FoldConfig, *, spares_test: bool = False) -> None:
         """TrainingError where the history is too short, SourceError where there is no training set yet."""
         for name in ("validation_folds", "test_folds"):
             if getattr(config, name) < 1:
@@ -51,9 +56,10 @@ class Experiment:
         if self.frame.empty:
             raise TrainingError("the training set has no mature row yet; give more history")
         rule = platform.mapping
+        end_ms = int(self.frame["event_time"].max()) + 1
         self.folds = prequential(
             int(self.frame["event_time"].min()),
-            int(self.frame["event_time"].max()) + 1,
+            candidate_split(platform, self.frame).test.start_ms if spares_test else end_ms,
             rule.maturity_days * MILLISECONDS_PER_DAY,
             validation_folds=config.validation_folds,
             test_folds=config.test_folds,
@@ -64,7 +70,8 @@ class Experiment:
     def lessons(self, *roles: Role) -> Iterator[Lesson]:
         """One a fold, of these roles or of all."""
         wanted: Sequence[Fold] = [fold for fold in self.folds if not roles or fold.role in roles]
-        return lessons(self.frame, self.platform.contract, wanted, self.config.rows_max)
+        labels = known_labels(self.platform, self.frame)
+        return lessons(self.frame, labels, self.platform.contract, wanted, self.config.rows_max)
 
 
 def standings_table(found: Sequence[Standing]) -> dg.TableMetadataValue:

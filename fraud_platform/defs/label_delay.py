@@ -14,6 +14,8 @@ from fraud_platform.defs.platform import Platform
 from fraud_platform.learning.label_delay import LabelDelay, measure_label_delay
 
 LABEL_DELAY = dg.AssetKey(["learning", "label_delay"])
+AT_MATURITY = tuple(f"known_at_maturity{end}" for end in ("", "_low", "_high", "_by_histogram"))
+"""Left out of the metadata where the history is too short to tell."""
 
 
 @dg.asset(
@@ -34,15 +36,12 @@ def label_delay(
     found = measured_delay(platform, config.ms)
     for line in found.explain():
         context.log.info(line)
-    share, low, high, naive = found.known_at_maturity()
+    told = found.known_at_maturity()
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": found.all.frauds + found.all.beyond,
             "summary": dg.MetadataValue.md("\n".join(f"- {line}" for line in found.explain())),
-            "known_at_maturity": share,
-            "known_at_maturity_low": low,
-            "known_at_maturity_high": high,
-            "known_at_maturity_by_histogram": naive,
+            **({} if told is None else dict(zip(AT_MATURITY, told, strict=True))),
             "horizon_days": found.all.horizon_days,
             "by_group": delay_table(found.table()),
             **{f"plot_{name}": _image(png) for name, png in delay_plots(found).items()},

@@ -17,6 +17,7 @@ from fraud_platform.defs.evaluate import read_evaluation
 from fraud_platform.defs.ingest import POOL
 from fraud_platform.defs.latest import latest_text
 from fraud_platform.defs.platform import Platform
+from fraud_platform.defs.train import known_labels, young_rows
 from fraud_platform.evaluate.leakage import Finding, feature_alarm, score_alarm, shuffled_alarm
 from fraud_platform.train import columns_of
 
@@ -82,7 +83,10 @@ def _findings(platform: Platform, fingerprint: str) -> Iterator[Finding]:
     yield feature_alarm(columns_of(test, candidate.contract), test["is_fraud"].to_numpy(dtype=bool))
     yield score_alarm(judged.quality.average_precision, judged.frauds, platform.mapping.average_precision_max)
     training_set = platform.warehouse.frame(f"select * from {TRAINING_SET}")
-    yield shuffled_alarm(training_set, candidate.contract, candidate.split, candidate.params)
+    split = candidate.split
+    taught = known_labels(platform, training_set).taught(training_set, split.test.start_ms)
+    young, _ = young_rows(platform, taught, split)
+    yield shuffled_alarm(taught, candidate.contract, split, candidate.params, young)
     yield probe_future(platform.settings, platform.mapping, platform.contract)
 
 

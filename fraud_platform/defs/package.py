@@ -1,17 +1,19 @@
 """The approved version as a bundle, and the Bento that holds it."""
 
+import json
+
 import dagster as dg
 
 from fraud_platform.adapters.bento import build_bento
 from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
 from fraud_platform.adapters.golden_samples import golden_samples
 from fraud_platform.adapters.parity_replay import read_proof, store_code
-from fraud_platform.defs.evaluate import read_evaluation, read_reference
+from fraud_platform.defs.evaluate import read_reference
 from fraud_platform.defs.latest import latest_text
 from fraud_platform.defs.parity import PARITY
 from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import GateError
-from fraud_platform.evaluate import model_card
+from fraud_platform.evaluate import Evaluation, model_card
 from fraud_platform.features.proof import ParityProof, require_proof
 from fraud_platform.package import BundleParts, load_reasons_text
 from fraud_platform.serve.golden import with_golden
@@ -28,6 +30,7 @@ from fraud_platform.train import Candidate
 def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
     """Everything the approved version needs to decide, named after the hash of its contents.
 
+    Its card and metrics are those of the evidence that was approved, whatever was evaluated since.
     Refused where its contract was not proven exact: packaging is a job of its own, which no check of learning
     stops.
     """
@@ -38,7 +41,7 @@ def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
         )
     model = platform.registry.candidate(champion.version)
     proof = proof_of(platform, model)
-    judged = read_evaluation(platform, champion.fingerprint)
+    judged = Evaluation.from_dict(json.loads(platform.registry.evidence(champion.version))["evaluation"])
     versions = {
         "dataset": platform.settings.dataset_name,
         "model_version": champion.version,

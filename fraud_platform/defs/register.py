@@ -3,11 +3,10 @@
 import dagster as dg
 
 from fraud_platform.adapters.candidates import read_candidate
-from fraud_platform.defs.evaluate import read_evaluation, report_files
+from fraud_platform.defs.evaluate import promotion_of, read_evaluation, report_files
 from fraud_platform.defs.latest import latest_text
 from fraud_platform.defs.leakage import LEAKAGE
 from fraud_platform.defs.platform import Platform
-from fraud_platform.register import gate
 
 
 @dg.multi_asset(
@@ -35,9 +34,7 @@ def model_version(
     """Registers the judged candidate; the same candidate is never registered twice."""
     fingerprint = latest_text(context.instance, ["evaluate", "evaluation"], "fingerprint")
     judged = read_evaluation(platform, fingerprint)
-    champion = platform.registry.champion()
-    rival = champion.fingerprint if champion and champion.fingerprint != fingerprint else None
-    promotion = gate(judged, rival)
+    promotion = promotion_of(platform, judged)
     shown = report_files(platform, fingerprint)
     registration = platform.registry.register(
         read_candidate(platform.settings.candidates / fingerprint), judged, promotion, shown

@@ -15,6 +15,7 @@ from fraud_platform.errors import SettingsError
 from fraud_platform.learning.contest import Report
 from fraud_platform.learning.search import METRICS, Found, Metric, Trial, judged_best, search
 from fraud_platform.train import TrainParams
+from fraud_platform.train.run import code_version
 
 MINUTES, TRIALS = 10.0, 50
 
@@ -39,7 +40,8 @@ class SearchConfig(FoldConfig):
 def searched_params(
     context: dg.AssetExecutionContext, config: SearchConfig, platform: dg.ResourceParam[Platform]
 ) -> dg.MaterializeResult:
-    """The best training parameters on validation folds, and what they save on test folds.
+    """The best training parameters on validation folds, and what they save on test folds; all of these lie
+    before the rows that judge a candidate.
 
     Left out of the learning job: `train/candidate` uses them where its config says `use_search: true`.
     """
@@ -63,7 +65,7 @@ def searched(platform: Platform, config: SearchConfig, report: Report) -> tuple[
     SettingsError for a wrong option; see `Experiment` for what else it raises.
     """
     metric = _metric(config)
-    experiment = Experiment(platform, config)
+    experiment = Experiment(platform, config, spares_test=True)
     name = study_name(platform, config, metric)
     study = OptunaStudy(platform.settings.search, name, metric, config.seed)
     lessons = list(experiment.lessons("validation"))
@@ -78,12 +80,14 @@ def searched(platform: Platform, config: SearchConfig, report: Report) -> tuple[
 
 
 def study_name(platform: Platform, config: SearchConfig, metric: Metric) -> str:
-    """One for each question: the metric, the rows and their features, the prices, the folds and the seed."""
+    """One for each question: the metric, the rows and their features, the prices, the code that trains, the
+    folds and the seed."""
     own = {"trials", "minutes", "metric"}
     asked = [
         platform.warehouse.fingerprint(TRAINING_SET),
         platform.contract.hash,
         platform.policy_text,
+        code_version(),
         repr(sorted(config.model_dump(exclude=own).items())),
         repr(TrainParams()),
     ]

@@ -14,6 +14,7 @@ from fraud_platform.defs.ingest import POOL
 from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import TooFewReportsError
 from fraud_platform.learning.delayed import young_labels
+from fraud_platform.learning.known import KnownLabels
 from fraud_platform.schema import MILLISECONDS_PER_DAY
 from fraud_platform.train import DEFAULT_PARAMS, Split, TrainParams, YoungLabels, train
 
@@ -54,21 +55,16 @@ def candidate(
 ) -> dg.MaterializeResult:
     """LightGBM on mature rows, stopped and calibrated on later ones; the test part is not looked at.
 
-    Unless the dataset's mapping leaves them out, the rows of the gap teach as well, by what was known of them
-    when the test part began, corrected for what was not.
+    What teaches, stops and calibrates has the outcomes that were known when the test part began. Unless the
+    dataset's mapping leaves them out, the rows of the gap, which are later still, teach as well, corrected
+    for what was not known of them then.
     """
     frame = platform.warehouse.frame(f"select * from {TRAINING_SET}")
-    rule = platform.mapping
-    split = Split.by_time(
-        first_ms=int(frame["event_time"].min()),
-        end_ms=int(frame["event_time"].max()) + 1,
-        gap_ms=rule.maturity_days * MILLISECONDS_PER_DAY,
-        validation_days=rule.split.validation_days,
-        test_days=rule.split.test_days,
-    )
+    split = candidate_split(platform, frame)
     is_known = {path.name for path in platform.settings.candidates.glob("*")}
     params, source = config.params(platform.settings.search)
-    young, why_none = _young(platform, frame, split)
+    frame = known_labels(platform, frame).taught(frame, split.test.start_ms)
+    young, why_none = young_rows(platform, frame, split)
     trained = train(frame, platform.contract, split, params, context.log.info, source, young)
     said = trained.log.young.explain() if trained.log.young else f"none: {why_none}"
     context.log.info(f"young rows: {said}")
@@ -91,7 +87,25 @@ def candidate(
     )
 
 
-def _young(platform: Platform, frame: pd.DataFrame, split: Split) -> tuple[YoungLabels | None, str]:
+def candidate_split(platform: Platform, frame: pd.DataFrame) -> Split:
+    """Of a dataset's mature rows, as its mapping divides them; frame: event_time (ms)."""
+    rule = platform.mapping
+    return Split.by_time(
+        first_ms=int(frame["event_time"].min()),
+        end_ms=int(frame["event_time"].max()) + 1,
+        gap_ms=rule.maturity_days * MILLISECONDS_PER_DAY,
+        validation_days=rule.split.validation_days,
+        test_days=rule.split.test_days,
+    )
+
+
+def known_labels(platform: Platform, frame: pd.DataFrame) -> KnownLabels:
+    """What was known when of the rows of a training set, in their order; frame: transaction_id."""
+    ids = frame["transaction_id"].to_numpy(dtype=object)
+    return KnownLabels.of(label_events(platform.warehouse), ids, platform.mapping.label_precedence)
+
+
+def young_rows(platform: Platform, frame: pd.DataFrame, split: Split) -> tuple[YoungLabels | None, str]:
     """What was known when the test part began, None where young rows do not teach; and why none may."""
     rule = platform.mapping
     if rule.young_rows == "left_out":

@@ -6,8 +6,9 @@ Does not belong here: building features again (`adapters.future_rows`), the chec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fraud_platform.errors import TrainingError
 from fraud_platform.features.contract import FeatureContract
-from fraud_platform.train import Candidate, Split, TrainParams, columns_of, train
+from fraud_platform.train import Candidate, Part, Split, TrainParams, YoungLabels, columns_of, train
 
 FEATURE_AUC_MAX = 0.95
 FEATURE_AP_MAX = 0.5
@@ -29,7 +30,17 @@ SHUFFLED_ERRORS = 4.0
 """How many standard errors an AUC of shuffled labels may lie from one half: chance does so once in 16,000."""
 SEED = 20_181
 
-Learner = Callable[[pd.DataFrame, FeatureContract, Split, TrainParams], Candidate]
+
+class Learner(Protocol):
+    def __call__(
+        self,
+        training_set: pd.DataFrame,
+        contract: FeatureContract,
+        split: Split,
+        params: TrainParams,
+        *,
+        young: YoungLabels | None = None,
+    ) -> Candidate: ...
 
 
 @dataclass(frozen=True)
@@ -94,18 +105,20 @@ def shuffled_alarm(
     contract: FeatureContract,
     split: Split,
     params: TrainParams | None = None,
+    young: YoungLabels | None = None,
     learn: Learner = train,
 ) -> Finding:
     """Learn from labels dealt out at random; whatever still ranks the test part has seen its labels.
 
-    training_set: as for `train`. Labels are dealt anew within each part, so that shares stay as they are. The
-    standard error of a chance AUC is the Wilcoxon statistic's, sqrt((a + b + 1) / (12 a b)).
+    training_set, young: as for `train`, so that the rows of the gap teach as they do there. Labels are dealt
+    anew within each part, the gap's reports too, so that shares stay as they are. The standard error of a
+    chance AUC is the Wilcoxon statistic's, sqrt((a + b + 1) / (12 a b)).
     """
     dealt = _dealt(training_set, split)
     small = replace(
         params or TrainParams(), rounds_max=SHUFFLED_ROUNDS, early_stopping_rounds=0, num_leaves=15
     )
-    model = learn(dealt, contract, split, small)
+    model = learn(dealt, contract, split, small, young=_dealt_young(training_set, split, young))
     test = dealt.loc[split.test.mask(dealt["event_time"].to_numpy())]
     fraud = _both_classes(test["is_fraud"].to_numpy(dtype=bool))
     auc = float(roc_auc_score(fraud, model.score(columns_of(test, contract))))
@@ -185,6 +198,16 @@ def _dealt(training_set: pd.DataFrame, split: Split) -> pd.DataFrame:
     for rows in _parts(split, moments):
         labels[rows] = generator.permutation(labels[rows])
     return training_set.assign(is_fraud=labels)
+
+
+def _dealt_young(training_set: pd.DataFrame, split: Split, young: YoungLabels | None) -> YoungLabels | None:
+    if young is None:
+        return None
+    gap = Part(split.validation.end_ms, split.test.start_ms)
+    rows = np.flatnonzero(gap.mask(training_set["event_time"].to_numpy()) & (young.known_share > 0.0))
+    known = young.is_known_fraud.copy()
+    known[rows] = np.random.default_rng(SEED).permutation(known[rows])
+    return replace(young, is_known_fraud=known)
 
 
 def _parts(split: Split, moments: np.ndarray) -> Iterator[np.ndarray]:

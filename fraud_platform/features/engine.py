@@ -120,6 +120,8 @@ class Engine:
         self.plans = compile_plans(contract)
         self.retention_ms = max((plan.reach for plan in self.plans), default=0) + LATENESS_MS
         """How long, by event time, a store keeps what a window can hold and what a repeat is answered."""
+        self.remembered_ms = contract.report_horizon_ms + LATENESS_MS
+        """How long, by event time, a store knows an id: a report that still counts may arrive late, too."""
         self._plan_of = {plan.number: plan for plan in self.plans}
         self._rows: tuple[tuple[int, RowExpression], ...] = tuple(
             (place, row_expression(feature, contract))
@@ -248,7 +250,7 @@ class Engine:
     def _past(plan: EntityPlan, log: KeySession, state: State, transaction: Transaction) -> State:
         """The key's State as of an earlier moment; windows that lie behind it catch up first."""
         moment = transaction.event_time
-        if moment - plan.reach <= max(state.trimmed_last, state.trimmed_report):
+        if max(moment - plan.reach, 0) <= max(state.trimmed_last, state.trimmed_report):
             raise too_late(plan, state, transaction)
         if state.moment < moment:
             plan.advance(state, moment, log)
@@ -287,9 +289,13 @@ class Engine:
     @staticmethod
     def schedule(plan: EntityPlan, log: KeySession, state: State, moment: int = NEVER) -> None:
         """Has the key looked after when all of its log is too old to count, or at `moment`."""
-        newest = max(state.last, state.last_report)
-        log.schedule(moment if moment != NEVER else newest + plan.reach + 2 * LATENESS_MS)
+        log.schedule(moment if moment != NEVER else Engine.due_at(plan, state))
         state.is_due = True
+
+    @staticmethod
+    def due_at(plan: EntityPlan, state: State) -> int:
+        """When (ms) all of the key's log is too old to count, where nothing more comes."""
+        return max(state.last, state.last_report) + plan.reach + 2 * LATENESS_MS
 
 
 def too_late(plan: EntityPlan, state: State, transaction: Transaction) -> TooLateError:

@@ -20,7 +20,7 @@ from fraud_platform.errors import LabelError, TooFewReportsError
 from fraud_platform.schema import MILLISECONDS_PER_DAY
 
 AT_RISK_MIN = 30
-"""The horizon is the longest delay that still so many frauds could have shown."""
+"""The horizon is the longest delay that still so many frauds could have shown, seen or not."""
 RESAMPLES = 200
 LEVEL = 0.95
 POINTS_MAX = 400
@@ -31,11 +31,11 @@ POINTS_MAX = 400
 class DelayCurve:
     """The share of frauds that are known after a delay, of all that are known by the horizon.
 
-    delay_ms: (m,), rising, the last is the horizon; share, low, high, naive: (m,) at these delays. low and
-    high: the band at LEVEL, point by point. naive: the histogram of the delays seen, which takes the young
-    frauds' short delays for all there will be. frauds: known ones that the estimate rests on; beyond: known
-    ones of a longer delay than the horizon. Nothing is said of what becomes known after the horizon, or
-    never.
+    delay_ms: (m,), rising; share, low, high, naive: (m,) at these delays. low and high: the band at LEVEL,
+    point by point. naive: the histogram of the delays seen, which takes the young frauds' short delays for
+    all there will be. horizon_ms: how far can be seen (AT_RISK_MIN), at least the longest of these delays.
+    frauds: known ones that the estimate rests on; beyond: known ones of a longer delay than the horizon.
+    Nothing is said of what becomes known after the horizon, or never.
     """
 
     delay_ms: np.ndarray
@@ -43,12 +43,9 @@ class DelayCurve:
     low: np.ndarray
     high: np.ndarray
     naive: np.ndarray
+    horizon_ms: int
     frauds: int
     beyond: int
-
-    @property
-    def horizon_ms(self) -> int:
-        return int(self.delay_ms[-1])
 
     @property
     def horizon_days(self) -> float:
@@ -65,6 +62,13 @@ class DelayCurve:
 
     def known_naive(self, age_ms: np.ndarray | int) -> np.ndarray:
         return _step(self.delay_ms, self.naive, age_ms)
+
+    def told(self, age_ms: int) -> tuple[float, float, float, float] | None:
+        """Share known at this age, the band's ends, and what the histogram says; None beyond the horizon."""
+        if age_ms > self.horizon_ms:
+            return None
+        low, high = self.band(age_ms)
+        return float(self.known(age_ms)), float(low), float(high), float(self.known_naive(age_ms))
 
     def quantile_days(self, share: float) -> float:
         """After how many days this share is known. LabelError where it is no share."""
@@ -89,7 +93,8 @@ def estimate_delay(
     """
     delay, elapsed = np.asarray(delay_ms, dtype=np.int64), np.asarray(elapsed_ms, dtype=np.int64)
     _refuse_impossible(delay, elapsed)
-    inside, elapsed = _within_horizon(delay, elapsed)
+    horizon = _horizon(delay, elapsed)
+    inside = delay <= horizon
     delay = delay[inside]
     steps = _Steps.of(delay, elapsed[inside])
     points = _points(steps.delay)
@@ -102,6 +107,7 @@ def estimate_delay(
         low=np.minimum(low, share[points]),
         high=np.maximum(high, share[points]),
         naive=np.searchsorted(np.sort(delay), steps.delay[points], side="right") / len(delay),
+        horizon_ms=horizon,
         frauds=len(delay),
         beyond=int((~inside).sum()),
     )
@@ -137,16 +143,11 @@ class _Steps:
         return longer[1:]
 
 
-def at_risk_of(delay: np.ndarray, elapsed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The delays in rising order, and how many frauds have a delay up to it and are as old: (n,) each."""
-    ordered = np.sort(delay)
-    upto = np.searchsorted(ordered, ordered, side="right")
-    return ordered, upto - np.searchsorted(np.sort(elapsed), ordered, side="left")
-
-
-def _within_horizon(delay: np.ndarray, elapsed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which frauds have a delay up to the horizon, bool (n,)."""
-    ordered, at_risk = at_risk_of(delay, elapsed)
+def _horizon(delay: np.ndarray, elapsed: np.ndarray) -> int:
+    """The longest age (ms) that AT_RISK_MIN frauds with a delay up to it have reached."""
+    ages = np.sort(elapsed)
+    upto = np.searchsorted(np.sort(delay), ages, side="right")
+    at_risk = upto - np.searchsorted(ages, ages, side="left")
     enough = np.flatnonzero(at_risk >= AT_RISK_MIN)
     if not len(enough):
         most = int(at_risk.max(initial=0))
@@ -154,7 +155,7 @@ def _within_horizon(delay: np.ndarray, elapsed: np.ndarray) -> tuple[np.ndarray,
             f"{len(delay)} known frauds, of which at most {most} are old enough for the same delay; at least "
             f"{AT_RISK_MIN} are needed to tell how long a fraud takes to become known: give more history"
         )
-    return delay <= ordered[enough[-1]], elapsed
+    return int(ages[enough[-1]])
 
 
 def _points(delay: np.ndarray) -> np.ndarray:

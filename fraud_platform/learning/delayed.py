@@ -76,12 +76,16 @@ class DelayModel:
         return cls.fit(reported_ms[place] - event_time[place], age_ms[place], segment[place])
 
     def known(self, age_ms: np.ndarray, segment: np.ndarray | None = None) -> np.ndarray:
-        """Share of the frauds of each row's segment and age that are known: (n,) from 0 to 1."""
+        """Share of the frauds of each row's segment and age that are known: (n,) from 0 to 1.
+
+        A segment's curve ends at its horizon, where it takes up the curve of all: what a short history cannot
+        show is not taken for known.
+        """
         share = self.overall.known(age_ms)
         if segment is not None:
             for name, curve in self.segments.items():
-                inside = segment == name
-                share[inside] = curve.known(age_ms[inside])
+                inside = np.flatnonzero((segment == name) & (age_ms < curve.horizon_ms))
+                share[inside] = curve.known(age_ms[inside]) * self.overall.known(curve.horizon_ms)
         return share
 
     def known_beside(

@@ -54,6 +54,15 @@ class KnownLabels:
         found[row[first & is_fraud]] = True
         return found
 
+    def taught(self, rows: pd.DataFrame, as_of_ms: int) -> pd.DataFrame:
+        """The rows with `is_fraud` as it was known before the moment; those that happened since keep theirs.
+
+        rows: event_time (ms UTC) and is_fraud, in the order of this object's rows.
+        """
+        is_past = rows["event_time"].to_numpy() < as_of_ms
+        is_fraud = rows["is_fraud"].to_numpy(dtype=bool)
+        return rows.assign(is_fraud=np.where(is_past, self.is_fraud_at(as_of_ms), is_fraud))
+
     def first_report(self, as_of_ms: int) -> np.ndarray:
         """When each row was first called fraud, before the moment: int64 (n,), -1 where it was not."""
         known = (self.known_at < as_of_ms) & self.is_fraud

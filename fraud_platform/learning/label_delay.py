@@ -22,6 +22,8 @@ from fraud_platform.train.split import date_of
 
 WINDOWS_DAYS = (1, 3, 7, 14, 21, 30, 45, 60, 90)
 QUANTILES = (0.5, 0.9, 0.95)
+SUFFIXES = ("", "_low", "_high", "_naive")
+"""A column for each number of DelayCurve.told."""
 DIMENSIONS = ("channel", "category", "card_country")
 AMOUNT_BANDS = (0.0, 50.0, 200.0, np.inf)
 ALL = "all"
@@ -60,22 +62,19 @@ class LabelDelay:
     def all(self) -> DelayCurve:
         return self.groups[0].curve
 
-    def known_at_maturity(self) -> tuple[float, float, float, float]:
-        """Share known after the maturity window, the band's ends, and what the histogram says."""
-        age = self.maturity_days * MILLISECONDS_PER_DAY
-        low, high = self.all.band(age)
-        return float(self.all.known(age)), float(low), float(high), float(self.all.known_naive(age))
+    def known_at_maturity(self) -> tuple[float, float, float, float] | None:
+        """Share known after the maturity window, the band's ends, and what the histogram says. None where the
+        window is longer than the horizon."""
+        return self.all.told(self.maturity_days * MILLISECONDS_PER_DAY)
 
     def explain(self) -> tuple[str, ...]:
         """Sentences for people."""
         curve = self.all
         waits = ", ".join(f"{share:.0%} after {curve.quantile_days(share):.1f}" for share in QUANTILES)
-        share, low, high, naive = self.known_at_maturity()
         lines = [
             f"{curve.frauds + curve.beyond:,} frauds are known as of {date_of(self.as_of_ms)}",
             f"of those known within {curve.horizon_days:.0f} days, days until known: {waits}",
-            f"after the maturity window of {self.maturity_days} days {share:.1%} ({low:.1%} to {high:.1%}) "
-            f"are known; the histogram of the delays seen so far would say {naive:.1%}",
+            self._explain_maturity(),
             f"beyond {curve.horizon_days:.0f} days nothing can be seen: too few frauds are that old "
             f"(the oldest {self.elapsed_days:.0f} days); what is reported later, or never, is in no figure",
         ]
@@ -90,6 +89,16 @@ class LabelDelay:
             small = ", ".join(f"{d} {v} ({n})" for d, v, n in self.left_out)
             lines.append(f"too few known frauds for a curve of their own: {small}")
         return tuple(lines)
+
+    def _explain_maturity(self) -> str:
+        window, told = f"after the maturity window of {self.maturity_days} days", self.known_at_maturity()
+        if told is None:
+            return f"how many are known {window} cannot be told: the history is too short"
+        share, low, high, naive = told
+        return (
+            f"{window} {share:.1%} ({low:.1%} to {high:.1%}) are known; the histogram of the delays seen so "
+            f"far would say {naive:.1%}"
+        )
 
     def table(self) -> list[dict[str, Any]]:
         """One record a group: how many, quantiles in days, and the share known after each window, with its
@@ -193,10 +202,6 @@ def _record(group: DelayGroup) -> dict[str, Any]:
     }
     said |= {f"days_{share:.0%}".replace("%", ""): curve.quantile_days(share) for share in QUANTILES}
     for days in WINDOWS_DAYS:
-        age = days * MILLISECONDS_PER_DAY
-        is_seen = age <= curve.horizon_ms
-        low, high = curve.band(age)
-        values = (curve.known(age), low, high, curve.known_naive(age))
-        for suffix, value in zip(("", "_low", "_high", "_naive"), values, strict=True):
-            said[f"known_{days}d{suffix}"] = float(value) if is_seen else None
+        values = curve.told(days * MILLISECONDS_PER_DAY) or (None,) * 4
+        said |= {f"known_{days}d{suffix}": value for suffix, value in zip(SUFFIXES, values, strict=True)}
     return said

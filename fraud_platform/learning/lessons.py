@@ -16,6 +16,7 @@ from fraud_platform.errors import TrainingError
 from fraud_platform.evaluate import Fold, amount_major
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.encoding import CategoryEncoder
+from fraud_platform.learning.known import KnownLabels
 from fraud_platform.train import Part, TrainParams, columns_of, sample_rows
 
 FRAUDS_MIN = 10
@@ -65,6 +66,7 @@ class Lesson:
 
 def lessons(
     frame: pd.DataFrame,
+    labels: KnownLabels,
     contract: FeatureContract,
     folds: Sequence[Fold],
     rows_max: int,
@@ -73,20 +75,23 @@ def lessons(
     """One lesson a fold, in their order.
 
     frame: mature rows with transaction_id, event_time (ms), card_id, currency, is_fraud and every feature.
-    rows_max: legitimate rows that teach at the most; rows that calibrate and rows that are assessed are never
-    thinned. A row is drawn by its id and the seed. TrainingError where a part has not enough of both classes.
+    labels: of these rows, in their order; what teaches or is held out has the outcomes that were known when
+    the assessed rows begin. rows_max: legitimate rows that teach at the most; rows that calibrate and rows
+    that are assessed are never thinned. A row is drawn by its id and the seed. TrainingError where a part has
+    not enough of both classes.
     """
     if rows_max < 1:
         raise TrainingError(f"rows_max={rows_max}: must be 1 or more legitimate rows")
     for fold in folds:
-        teach = _of(frame, fold, fold.split.train, "train")
+        known = labels.taught(frame, fold.as_of_ms)
+        teach = _of(known, fold, fold.split.train, "train")
         legit = int((~teach["is_fraud"].to_numpy(dtype=bool)).sum())
         share = min(1.0, rows_max / legit)
         lots = sample_rows(teach["transaction_id"].to_numpy(), teach["is_fraud"].to_numpy(), share, seed)
         teach = teach.loc[lots]
         encoder = CategoryEncoder.fit(columns_of(teach, contract), contract)
-        held_out = _of(frame, fold, fold.split.validation, "held-out")
-        assessed = _of(frame, fold, fold.split.test, "assessed", frauds_min=1)
+        held_out = _of(known, fold, fold.split.validation, "held-out")
+        assessed = _of(known, fold, fold.split.test, "assessed", frauds_min=1)
         learn, held, judged = (_rows(part, encoder, contract) for part in (teach, held_out, assessed))
         yield Lesson(fold, contract, learn, held, judged, share)
 

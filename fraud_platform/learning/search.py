@@ -171,16 +171,19 @@ def judged_best(
     base: TrainParams | None = None,
     resamples: int = RESAMPLES,
 ) -> Found:
-    """The best trial beside the defaults on lessons of test folds; none is read where the defaults won."""
+    """The best trial beside the defaults on lessons of test folds; none is read where the defaults won, and
+    then it is their own values that are found, though a lesson may hold fewer rows than they ask for."""
     params, best = base or TrainParams(), best_of(found, metric)
-    contenders = {DEFAULTS: params, FOUND: applied(params, best.params)}
+    has_won = best.number != found[0].number
+    values = best.params if has_won else {one.name: asdict(params)[one.name] for one in SPACE}
+    contenders = {DEFAULTS: params, FOUND: applied(params, values)}
     judged = (
         [
             judge(name, lesson, partial(as_shipped, lesson, own, policy), policy)
             for lesson in lessons
             for name, own in contenders.items()
         ]
-        if best.number != found[0].number
+        if has_won
         else []
     )
     assert best.value is not None
@@ -190,7 +193,7 @@ def judged_best(
         metric=metric,
         trials=len(found),
         pruned=sum(trial.is_pruned for trial in found),
-        params=best.params,
+        params=values,
         value=best.value,
         default_value=found[0].value,
         test=standings(judged, DEFAULTS, resamples) if judged else (),
@@ -200,16 +203,32 @@ def judged_best(
 def params_from_json(content: bytes) -> tuple[dict[str, float], str]:
     """The parameters that `Found.to_json` wrote, and their source for a log.
 
-    SettingsError for another version.
+    SettingsError for another version, and where it is not what a search writes.
     """
-    loaded: dict[str, Any] = json.loads(content)
-    if loaded.get("file_version") != FILE_VERSION:
+    try:
+        loaded: Any = json.loads(content)
+    except ValueError as error:
+        raise SettingsError(f"search result is not JSON ({error}); search again") from error
+    version = loaded.get("file_version") if isinstance(loaded, dict) else None
+    if version != FILE_VERSION:
         raise SettingsError(
-            f"search result of version {loaded.get('file_version')!r}: this platform reads {FILE_VERSION}; "
-            "search again"
+            f"search result of version {version!r}: this platform reads {FILE_VERSION}; search again"
         )
-    source = f"search {loaded['study']}, {loaded['trials']} trials, {loaded['metric']} {loaded['value']:.6g}"
-    return loaded["params"], source
+    missing = sorted({"study", "trials", "metric", "value", "params"} - loaded.keys())
+    if missing:
+        raise SettingsError(f"search result without {missing}: a search writes them all; search again")
+    params, value, known = loaded["params"], loaded["value"], {one.name for one in SPACE}
+    is_of_numbers = isinstance(params, dict) and all(map(_is_finite, (value, *params.values())))
+    if not is_of_numbers or not params.keys() <= known:
+        raise SettingsError(
+            f"search result with value={value!r}, params={params!r}: must be finite numbers, params of "
+            f"{sorted(known)}; search again"
+        )
+    return params, f"search {loaded['study']}, {loaded['trials']} trials, {loaded['metric']} {value:.6g}"
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) in (int, float) and bool(np.isfinite(value))  # type: ignore[call-overload]
 
 
 def applied(params: TrainParams, found: Mapping[str, float]) -> TrainParams:

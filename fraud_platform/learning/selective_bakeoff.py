@@ -136,7 +136,9 @@ def bakeoff(
 ) -> SelectiveBakeoff:
     """Every share without limits, and then within those of `limits`, whose share is not looked at.
 
-    A draw is the same cards at every share, so that shares differ by what they explore alone.
+    A draw is the same cards at every share, so that shares differ by what they explore alone. A day of it
+    declines `times` as much as one of the world, so its limit is `loss_per_day * times`; `amount_max` is of
+    one transaction and stays.
     """
     truth = true_measures(world, policy)
     cards, member = np.unique(world.card_id, return_inverse=True)
@@ -144,7 +146,8 @@ def bakeoff(
     size = _Size(len(world.is_fraud), len(cards), times)
     plans = [Exploration(share, SEED, UNLIMITED, UNLIMITED) for share in shares]
     if limits is not None:
-        plans += [replace(limits, share=share) for share in shares if share > 0.0]
+        drawn = replace(limits, loss_per_day=limits.loss_per_day * times)
+        plans += [replace(drawn, share=share) for share in shares if share > 0.0]
     arms = []
     for plan in plans:
         arms.append(_arm(told, size, policy, plan, truth, draws, resamples))

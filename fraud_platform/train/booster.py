@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
     from fraud_platform.features.contract import FeatureContract
 
 REPORT_EVERY_ROUNDS = 50
+NUM_LEAVES_MAX = 131_072
+"""LightGBM's own limit."""
+_RULES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (("legit_share", "feature_fraction", "bagging_fraction"), lambda v: 0 < v <= 1, "above 0 and at most 1"),
+    (("learning_rate",), lambda v: 0 < v < math.inf, "finite and above 0"),
+    (("lambda_l2",), lambda v: 0 <= v < math.inf, "finite and 0 or more"),
+    (("num_leaves",), lambda v: 2 <= v <= NUM_LEAVES_MAX, f"from 2 to {NUM_LEAVES_MAX:,}"),
+    (("max_bin",), lambda v: v >= 2, "2 or more"),
+    (("rounds_max",), lambda v: v >= 1, "1 or more"),
+    (("early_stopping_rounds", "min_data_in_leaf"), lambda v: v >= 0, "0 or more"),
+)
+"""Parameters, whether a value will do, and what to say where it will not."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +55,14 @@ class TrainParams:
     threads: int = 2
 
     def __post_init__(self) -> None:
-        if not 0 < self.legit_share <= 1:
-            raise TrainingError(f"legit_share={self.legit_share}: must be above 0 and at most 1")
-        if self.rounds_max < 1:
-            raise TrainingError(f"rounds_max={self.rounds_max}: must be 1 or more")
+        """TrainingError where nothing could learn with a value."""
+        for names, will_do, rule in _RULES:
+            for name in names:
+                value = getattr(self, name)
+                if not will_do(value):
+                    raise TrainingError(
+                        f"{name}={value}: must be {rule}; the default is {getattr(TrainParams, name)}"
+                    )
 
     def for_lightgbm(self) -> dict[str, Any]:
         return {
@@ -105,16 +122,14 @@ def sample_rows(
     return np.asarray(is_fraud, dtype=bool) | (lots < np.uint64(min(legit_share * 2.0**64, 2.0**64 - 2048)))
 
 
-def row_weights(is_fraud: np.ndarray, params: TrainParams) -> np.ndarray | None:
+def row_weights(
+    is_fraud: np.ndarray, params: TrainParams, weight: np.ndarray | None = None
+) -> np.ndarray | None:
+    """What `params` gives a row's class times its own weight, (n,); None: all alike."""
     if not params.is_prior_kept:
-        return None
-    return np.where(np.asarray(is_fraud, dtype=bool), 1.0, 1.0 / params.legit_share)
-
-
-def _joined(by_class: np.ndarray | None, weight: np.ndarray | None) -> np.ndarray | None:
-    if by_class is None or weight is None:
-        return by_class if weight is None else weight
-    return by_class * weight
+        return weight
+    by_class = np.where(np.asarray(is_fraud, dtype=bool), 1.0, 1.0 / params.legit_share)
+    return by_class if weight is None else by_class * weight
 
 
 def fit_booster(
@@ -137,7 +152,7 @@ def fit_booster(
         "params": {"verbosity": -1},
     }
     labels = np.asarray(is_fraud, dtype=np.float64)
-    rows = lightgbm.Dataset(matrix, labels, weight=_joined(row_weights(is_fraud, params), weight), **options)
+    rows = lightgbm.Dataset(matrix, labels, weight=row_weights(is_fraud, params, weight), **options)
     callbacks = [_reporter(report, params.rounds_max)]
     held_out = []
     if validation is not None and params.early_stopping_rounds > 0:

@@ -58,11 +58,11 @@ def train(
 ) -> Candidate:
     """Fit on the train part, stop and calibrate on the validation part; the test part is not looked at.
 
-    training_set: mature rows with transaction_id, event_time (ms), is_fraud and every feature column.
-    params_source: where the parameters come from, for the log. young: what was known of these rows when the
-    test part began; with it the rows of the gap teach too, by that and not by is_fraud, each weighed by
-    importance (`train.young`); None leaves them out. The same rows in any order give the same candidate.
-    TrainingError when a part cannot teach.
+    training_set: mature rows with transaction_id, event_time (ms), is_fraud as it was known when the test
+    part began, and every feature column. params_source: where the parameters come from, for the log. young:
+    what was known of these rows then; with it the rows of the gap teach too, by that and not by is_fraud,
+    each weighed by importance (`train.young`); None leaves them out. The same rows in any order give the same
+    candidate. TrainingError when a part cannot teach.
     """
     started = time.perf_counter()
     params = params or TrainParams()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,13 +13,15 @@ import pytest
 from typer.testing import CliRunner
 
 from fraud_platform.adapters.candidates import read_candidate
+from fraud_platform.adapters.duckdb_history import TRAINING_SET
 from fraud_platform.adapters.mlflow import load_mlflow
 from fraud_platform.cli import app
 from fraud_platform.defs.blend import BlendConfig, blend
+from fraud_platform.defs.experiments import Experiment, FoldConfig
 from fraud_platform.defs.imbalance import ImbalanceConfig, imbalance_bakeoff_table
 from fraud_platform.defs.platform import Platform
 from fraud_platform.defs.search import SearchConfig, searched_params
-from fraud_platform.defs.train import TrainConfig, candidate
+from fraud_platform.defs.train import TrainConfig, candidate, candidate_split
 from fraud_platform.learning.imbalance import WAYS
 from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
 from fraud_platform.settings import Settings
@@ -98,6 +101,45 @@ def test_the_blend_says_why(shown: Callable[..., dict[str, Any]]) -> None:
     assert metadata["is_kept"].value is False
     assert "above the budget of 0 ms" in metadata["reasons"].value
     assert {row["way"] for row in records(metadata, "latency")} >= {"lightgbm", "xgboost"}
+
+
+def test_what_a_search_chooses_on_never_judges_a_candidate(platform: Platform) -> None:
+    frame = platform.warehouse.frame(f"select * from {TRAINING_SET}")
+    judges = candidate_split(platform, frame).test
+    folds = Experiment(platform, FoldConfig(**FOLDS), spares_test=True).folds
+    assert {fold.role for fold in folds} == {"validation", "test"}
+    assert max(fold.split.test.end_ms for fold in folds) <= judges.start_ms
+    assert (
+        max(fold.split.test.end_ms for fold in Experiment(platform, FoldConfig(**FOLDS)).folds)
+        > judges.start_ms
+    )
+
+
+def test_a_candidate_learns_what_was_known_when_the_rows_that_judge_it_began(
+    platform: Platform, shown: Callable[..., dict[str, Any]]
+) -> None:
+    """Of 20 frauds of the train part the report comes a day after that."""
+    config = TrainConfig(rounds_max=6)
+    frauds = told_frauds(shown(candidate, config))
+    warehouse = platform.warehouse
+    labels = warehouse.frame("select * from ingest.labels")
+    frame = warehouse.frame(f"select * from {TRAINING_SET}")
+    split = candidate_split(platform, frame)
+    is_late = split.train.mask(frame["event_time"].to_numpy()) & frame["is_fraud"].to_numpy()
+    late = labels["transaction_id"].isin(frame.loc[is_late, "transaction_id"].head(20))
+    later = labels.assign(known_at=labels["known_at"].where(~late, split.test.start_ms + DAY))
+    warehouse.write_table("ingest.labels", later)
+    try:
+        assert told_frauds(shown(candidate, config)) == frauds - 20
+    finally:
+        warehouse.write_table("ingest.labels", labels)
+
+
+def told_frauds(metadata: dict[str, Any]) -> int:
+    """Of the train part."""
+    found = re.search(r"([0-9,]+) frauds", metadata["train"].value)
+    assert found
+    return int(found[1].replace(",", ""))
 
 
 def test_a_search_goes_on_is_logged_once_and_teaches_when_told_to(

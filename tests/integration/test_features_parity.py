@@ -11,7 +11,7 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from fraud_platform.adapters import parity_replay
 from fraud_platform.adapters.duckdb import Warehouse
@@ -32,11 +33,12 @@ from fraud_platform.adapters.parity_replay import prove, read_proof, replay_pari
 from fraud_platform.adapters.redis_load import redis_client
 from fraud_platform.adapters.redis_replay import redis_replay
 from fraud_platform.adapters.tails import report_tails
+from fraud_platform.cli import app
 from fraud_platform.cli.parity import show_parity
 from fraud_platform.defs import package
 from fraud_platform.defs.parity import parity
 from fraud_platform.defs.platform import Platform
-from fraud_platform.errors import GateError, StoreError
+from fraud_platform.errors import GateError, SettingsError, StoreError, TooLateError
 from fraud_platform.features.contract import FeatureContract, load_contract
 from fraud_platform.features.engine import LATENESS_MS
 from fraud_platform.features.parity import compare
@@ -52,13 +54,17 @@ from fraud_platform.schema import (
     Transaction,
 )
 from fraud_platform.settings import PROJECT_ROOT, Settings
+from tests import worlds
+from tests.oracle import Oracle, require_equal
 from tests.stores import Stores
+from tests.worlds import report, transaction
 
 HOUR, DAY = 3_600_000, MILLISECONDS_PER_DAY
 TABLE = "features.transaction_features"
 START = 1_772_000_000_000
 SPAN = 75 * DAY
 TRANSACTIONS = 600
+Loading = Callable[[Sequence[Transaction | LabelEvent]], LmdbStore]
 PRECEDENCE = ("chargeback", "manual_review", "cardholder_report")
 RULE = LabelRule(maturity_days=20, precedence=PRECEDENCE)
 DBT_PROJECT = PROJECT_ROOT / "dbt_project"
@@ -300,6 +306,64 @@ def test_a_transaction_from_before_the_load_is_a_repeat(
         assert wanted.is_repeat
         assert found.is_repeat
         assert found.vector == wanted.vector
+
+
+@pytest.fixture
+def loading(tmp_path: Path) -> Loading:
+    """Loads a store with events that the warehouse does not hold yet."""
+    warehouse = Warehouse(tmp_path / "empty.duckdb", threads=1)
+    with warehouse.connect() as connection:
+        connection.execute("create schema ingest")
+        for table, columns in (("transactions", TRANSACTION_COLUMNS), ("labels", LABEL_COLUMNS)):
+            body = ", ".join(f"{column.name} {column.type}" for column in columns)
+            connection.execute(f"create table ingest.{table} ({body})")
+
+    def load(events: Sequence[Transaction | LabelEvent]) -> LmdbStore:
+        load_store(warehouse, worlds.CONTRACT, tmp_path / "loaded", live=events)
+        return LmdbStore.open(tmp_path / "loaded", worlds.CONTRACT)
+
+    return load
+
+
+@pytest.mark.parametrize("width", [30 * DAY, 37 * DAY])
+def test_what_is_exactly_a_day_behind_a_load_is_answered(loading: Loading, width: int) -> None:
+    """Its longest window begins a moment after what the load left out."""
+    oracle, moment = Oracle(worlds.CONTRACT), START - LATENESS_MS
+    past = [transaction(f"t{at}", at) for at in (moment - width - 1, moment - width, START)]
+    for event in past:
+        oracle.arrive(event)
+    with loading(past) as store:
+        late = transaction("late", moment)
+        require_equal(worlds.CONTRACT, store.observe(late).vector, oracle.observe(late))
+        with pytest.raises(TooLateError):
+            store.observe(transaction("later", moment - 1))
+
+
+def test_a_load_knows_what_a_report_may_still_be_about(loading: Loading) -> None:
+    oracle, known_at = Oracle(worlds.CONTRACT), START - LATENESS_MS
+    oldest = known_at - worlds.CONTRACT.report_horizon_ms
+    past = [transaction(f"t{at}", at) for at in (oldest - 1, oldest, START)]
+    for event in past:
+        oracle.arrive(event)
+    with loading(past) as store:
+        assert not store.seen(f"t{oldest - 1}")
+        assert store.learn(report(f"t{oldest}", known_at))
+        oracle.learn(report(f"t{oldest}", known_at))
+        event = transaction("next", START + 1)
+        require_equal(worlds.CONTRACT, store.observe(event).vector, oracle.observe(event))
+
+
+def test_empty_text_of_what_the_warehouse_lacks_is_no_value(loading: Loading) -> None:
+    oracle = Oracle(worlds.CONTRACT)
+    past = [
+        transaction("a", START, merchant_country="", customer_id="u", device_id=""),
+        transaction("b", START + 1, merchant_country="DE", customer_id="", device_id="d"),
+    ]
+    for event in past:
+        oracle.arrive(event)
+    with loading(past) as store:
+        event = transaction("c", START + 2, customer_id="u", device_id="d")
+        require_equal(worlds.CONTRACT, store.observe(event).vector, oracle.observe(event))
 
 
 def test_labels_and_training_set_as_of_an_earlier_day(built: Built) -> None:
@@ -558,6 +622,12 @@ def test_the_command_prints_the_sum_last_and_exits_by_it(
         assert proof.is_exact == (not wrong)
 
 
+def test_all_of_the_timeline_and_a_part_of_it_are_not_asked_for_together() -> None:
+    error = CliRunner().invoke(app, ["parity", "--all", "--events", "50"]).exception
+    assert isinstance(error, SettingsError)
+    assert "--events 50" in str(error)
+
+
 def test_a_part_of_the_timeline_is_no_proof(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as ended:
         show_parity(platform.settings, 50, has_tails=False)
@@ -585,6 +655,41 @@ def test_a_window_with_a_tail_begins_at_a_multiple_of_it(
             lower = (row.event_time - width) // DAY * DAY
             wanted = ((times >= lower) & (times < row.event_time)).sum()
             assert found.loc[row.transaction_id, name] == wanted, row
+
+
+def test_what_reads_the_log_feels_a_tail_like_the_others(
+    built: Built, platform: Platform, tmp_path: Path
+) -> None:
+    """Counted by hand: last amounts, last report, and a window that ends 7 d ago, at multiples too."""
+    models = "run --select staging features --full-refresh"
+    dbt(models, platform.warehouse.path, tmp_path, tail_ms=DAY, extras=built.extras)
+    names = ["card_last_amount_max_30d", "card_seconds_since_report_30d", "merchant_last_fraud_share_30d"]
+    rows = platform.warehouse.frame(
+        "select t.transaction_id, event_time, card_id, merchant_id, amount_minor, min(known_at) as reported "
+        "from ingest.transactions as t left join ingest.labels as l "
+        "on t.transaction_id = l.transaction_id and outcome = 'fraud' group by all"
+    ).astype({"amount_minor": float, "reported": float})
+    found = platform.warehouse.frame(f"select transaction_id, {', '.join(names)} from {TABLE}")
+    exact = built.warehouse.frame(f"select transaction_id, {', '.join(names)} from {TABLE}")
+    found, exact = (frame.set_index("transaction_id").sort_index().astype(float) for frame in (found, exact))
+    for name in names:
+        assert not found[name].equals(exact[name]), name
+
+    def last(same: pd.DataFrame, lower: int, upper: int) -> pd.DataFrame:
+        inside = same[same["event_time"].between(lower, upper, inclusive="left")]
+        return inside[inside["event_time"].isin(sorted(set(inside["event_time"]))[-20:])]
+
+    for row in rows.itertuples():
+        now = row.event_time
+        lower, far, end = (moment // DAY * DAY for moment in (now - 30 * DAY, now - 37 * DAY, now - 7 * DAY))
+        card, merchant = rows[rows["card_id"] == row.card_id], rows[rows["merchant_id"] == row.merchant_id]
+        reports = card["reported"][card["reported"].between(lower, now, inclusive="left")]
+        wanted = [
+            last(card, lower, now)["amount_minor"].max(),
+            (now - reports.max()) / 1000,
+            (last(merchant, far, end)["reported"] < now).mean(),
+        ]
+        np.testing.assert_array_equal(found.loc[row.transaction_id].to_numpy(), wanted, err_msg=str(row))
 
 
 def test_the_report_finds_nothing_wrong_without_a_tail_and_much_with_one(platform: Platform) -> None:

@@ -26,13 +26,15 @@ from fraud_platform.adapters.lmdb_load import load_store
 from fraud_platform.adapters.metrics import Metrics
 from fraud_platform.adapters.redis import open_live
 from fraud_platform.adapters.redis_live import go_live_on_redis
+from fraud_platform.adapters.redis_load import drop_store
 from fraud_platform.adapters.service import Service
 from fraud_platform.adapters.store_audit import audit_store
 from fraud_platform.errors import StoreError, StoreMovedError
 from fraud_platform.features.contract import FeatureContract, load_contract
+from fraud_platform.features.engine import Engine
 from fraud_platform.ingest import Mapping
 from fraud_platform.package import BundleParts
-from fraud_platform.schema import MILLISECONDS_PER_DAY, Transaction
+from fraud_platform.schema import MILLISECONDS_PER_DAY, LabelEvent, Transaction
 from tests.faults import patient
 from tests.stores import Stores
 
@@ -264,10 +266,146 @@ def test_an_event_that_no_log_holds_yet_is_taken_along(
     with LmdbStore.open(state / "store", CONTRACT, writer="worker-1") as store:
         store.observe(msgspec.convert(payment(1), Transaction))
     report = go_live(warehouse, CONTRACT, state)
-    assert (report.locked, report.in_flight, report.is_switched) == (1, 1, True)
+    assert (report.loaded, report.in_flight, report.is_switched) == (1901, 1, True)
     with LmdbStore.open(state / "store", CONTRACT) as store:
         assert store.seen("live1")
     assert audit_store(warehouse, CONTRACT, state).is_whole
+
+
+def test_an_event_that_is_counted_during_the_go_live_is_taken_along(
+    warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    """The worker is killed while the new store catches up: after the load, before the switch."""
+    state = tmp_path / "state"
+    go_live(warehouse, CONTRACT, state)
+    observing = observing_once(state, payment(1), "worker-1")
+    report = go_live(warehouse, CONTRACT, state, progress=observing)
+    assert (report.loaded, report.locked, report.in_flight) == (1900, 1, 1)
+    assert last_events(state, "worker-1", "main") == ["live1", None]
+    assert audit_store(warehouse, CONTRACT, state).is_whole
+    [base] = list((state / "bases").glob("[0-9]*"))[1:]
+    with LmdbStore.open(base, CONTRACT, writer="worker-1") as store:
+        assert str(store.last_event()).startswith("Transaction(transaction_id='live1'")
+
+
+def test_what_killed_workers_had_only_counted_is_decided_after_a_go_live(
+    warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    """Each worker finds its own event, also where the store was replaced twice before it came back."""
+    state = tmp_path / "state"
+    go_live(warehouse, CONTRACT, state)
+    answered = {}
+    for number in (1, 2):
+        with LmdbStore.open(state / "store", CONTRACT, writer=f"worker-{number}") as store:
+            found = store.observe(msgspec.convert(payment(number), Transaction))
+            answered[f"live{number}"] = (found.vector, store.sequence)
+    for _ in range(2):
+        assert go_live(warehouse, CONTRACT, state).in_flight == 2
+        assert last_events(state, "worker-1", "worker-2", "main") == ["live1", "live2", None]
+        assert audit_store(warehouse, CONTRACT, state).is_whole
+    with workers(bundles[CONTRACT.hash], state):
+        pass
+    records = {one.worker: one.record for one in read_decisions(state)}
+    assert {name: record.transaction_id for name, record in records.items()} == {
+        "worker-1": "live1",
+        "worker-2": "live2",
+    }
+    assert {r.transaction_id: (r.vector, r.store_sequence) for r in records.values()} == answered
+    assert audit_store(warehouse, CONTRACT, state).is_whole
+
+
+def test_a_label_that_was_only_counted_is_recorded_after_a_go_live(
+    warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    go_live(warehouse, CONTRACT, state)
+    event = LabelEvent(transaction_id="old1899", source="bank", outcome="fraud", known_at=NOW)
+    with LmdbStore.open(state / "store", CONTRACT, writer="worker-1") as store:
+        assert store.learn(event)
+        change = store.sequence
+    assert go_live(warehouse, CONTRACT, state).in_flight == 1
+    Service(patient(bundles[CONTRACT.hash], state), lambda: NOW + 10**9).close()
+    assert [(one.record.event, one.record.store_sequence) for one in read_labels(state)] == [(event, change)]
+    assert audit_store(warehouse, CONTRACT, state).is_whole
+
+
+@pytest.mark.parametrize("contract", [CONTRACT, OTHER], ids=["same_contract", "other_contract"])
+def test_an_event_of_days_ago_that_no_log_holds_is_loaded_with_the_rest(
+    warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path, contract: FeatureContract
+) -> None:
+    """Its worker was killed and the others went on. When it comes back, it decides: under another contract
+    without features, since no store can tell them any more."""
+    state = tmp_path / "state"
+    go_live(warehouse, CONTRACT, state)
+    with LmdbStore.open(state / "store", CONTRACT, writer="worker-2") as store:
+        vector = store.observe(msgspec.convert(payment(1), Transaction)).vector
+    decide_until(state, bundles[CONTRACT.hash], days=4)
+    report = go_live(warehouse, contract, state)
+    assert (report.loaded, report.in_flight) == (1900 + 9, 1)
+    assert go_live(warehouse, contract, state).in_flight == 1
+    assert audit_store(warehouse, contract, state).is_whole
+    with workers(bundles[contract.hash], state):
+        pass
+    [record] = [one.record for one in read_decisions(state) if one.worker == "worker-2"]
+    assert record.transaction_id == "live1"
+    if contract is CONTRACT:
+        assert (record.vector, record.faults) == (vector, ())
+    else:
+        assert (record.vector, record.faults) == (None, ("store_stale",))
+    assert audit_store(warehouse, contract, state).is_whole
+
+
+def test_a_go_live_that_meets_an_event_too_late_succeeds_when_it_is_started_again(
+    warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    """The old store can still answer the event that comes to its quiet card; the new one is days ahead."""
+    state = tmp_path / "state"
+    go_live(warehouse, CONTRACT, state)
+    decide_until(state, bundles[CONTRACT.hash], days=4)
+    observing = observing_once(state, payment(1), "worker-2")
+    with pytest.raises(StoreError, match="start it again, it will be loaded"):
+        go_live(warehouse, CONTRACT, state, progress=observing)
+    assert go_live(warehouse, CONTRACT, state).in_flight == 1
+    assert audit_store(warehouse, CONTRACT, state).is_whole
+
+
+def observing_once(state: Path, request: dict[str, Any], writer: str) -> Callable[[str], None]:
+    """Has a worker observe, and no more, when the go-live has caught up for the first time."""
+    waiting = [request]
+
+    def observe(message: str) -> None:
+        if message.startswith("caught up") and waiting:
+            code = (
+                "import json, sys, msgspec\n"
+                "from pathlib import Path\n"
+                "from fraud_platform.adapters.lmdb import LmdbStore\n"
+                "from fraud_platform.schema import Transaction\n"
+                "from tests.integration.test_go_live import CONTRACT\n"
+                "with LmdbStore.open(Path(sys.argv[1]), CONTRACT, writer=sys.argv[2]) as store:\n"
+                "    store.observe(msgspec.convert(json.loads(sys.argv[3]), Transaction))\n"
+            )
+            asked = [str(state / "store"), writer, json.dumps(waiting.pop())]
+            subprocess.run([sys.executable, "-c", code, *asked], check=True)
+
+    return observe
+
+
+def decide_until(state: Path, bundle: Path, days: int) -> None:
+    """Two payments a day, with one card in one shop."""
+    service = Service(patient(bundle, state), lambda: NOW + 10**9)
+    for number in range(10, 10 + 2 * days):
+        moment = {"event_time": NOW + (number - 9) * 12 * HOUR}
+        service.decide(payment(number) | {"card_id": "card0", "merchant_id": "shop0"} | moment)
+    service.close()
+
+
+def last_events(state: Path, *writers: str) -> list[str | None]:
+    found = []
+    for writer in writers:
+        with LmdbStore.open(state / "store", CONTRACT, writer=writer) as store:
+            event = store.last_event()
+            found.append(None if event is None else event.transaction_id)
+    return found
 
 
 def test_the_audit_finds_what_is_missing_and_what_is_counted_twice(
@@ -390,3 +528,48 @@ def test_a_load_of_redis_takes_in_what_was_decided_elsewhere(
         assert second.caught_up == 10
         with open_live(address.place, OTHER) as store:
             assert all(store.seen(f"live{number}") for number in range(30))
+
+
+def test_a_go_live_on_redis_is_repeated_when_the_log_is_older_than_what_the_store_remembers(
+    warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path, stores: Stores
+) -> None:
+    """Payments of one card at hours 0, 20 and, a year and a half later, 10; then one that others decided."""
+    state = tmp_path / "state"
+    go_live(warehouse, CONTRACT, state)
+    remembered = Engine(CONTRACT).remembered_ms
+    service = Service(patient(bundles[CONTRACT.hash], state), lambda: NOW + 2 * remembered)
+    moments = [NOW, NOW + 20 * HOUR, NOW + remembered + 10 * HOUR]
+    for number, moment in enumerate(moments):
+        service.decide(payment(number) | {"card_id": "card0", "event_time": moment})
+    service.close()
+    with stores.empty("redis") as address:
+        assert go_live_on_redis(warehouse, CONTRACT, state, address.place).loaded == 2
+        again = go_live_on_redis(warehouse, CONTRACT, state, address.place)
+        assert (again.loaded, again.caught_up, again.left_out) == (0, 0, 1)
+        assert "left out 1 " in str(again)
+        with open_live(address.place, CONTRACT) as store:
+            others = payment(3) | {"event_time": NOW + remembered + 30 * HOUR}
+            store.observe(msgspec.convert(others, Transaction))
+            store.sweep(others["event_time"], limit=10_000)
+            assert [store.seen(f"live{number}") for number in range(4)] == [False, False, True, True]
+        again = go_live_on_redis(warehouse, CONTRACT, state, address.place)
+        assert (again.caught_up, again.left_out) == (0, 2)
+
+
+def test_a_go_live_on_redis_that_meets_an_event_too_late_says_what_helps(
+    warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path, stores: Stores
+) -> None:
+    state = tmp_path / "state"
+    go_live(warehouse, CONTRACT, state)
+    with stores.empty("redis") as address:
+        go_live_on_redis(warehouse, CONTRACT, state, address.place)
+        with open_live(address.place, CONTRACT) as store:
+            for day in range(4, 80):
+                later = {"event_time": NOW + day * 24 * HOUR}
+                store.observe(msgspec.convert(payment(100 + day) | {"card_id": "card0"} | later, Transaction))
+        decide_until(state, bundles[CONTRACT.hash], days=1)
+        with pytest.raises(StoreError, match=r"delete its keys \(fraud:\w+:\*\) and start it again"):
+            go_live_on_redis(warehouse, CONTRACT, state, address.place)
+        with open_live(address.place, CONTRACT) as store:
+            drop_store(store)
+        assert go_live_on_redis(warehouse, CONTRACT, state, address.place).loaded == 1902

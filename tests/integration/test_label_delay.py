@@ -22,7 +22,7 @@ from fraud_platform.cli.simulated import show_delay
 from fraud_platform.defs.delay_bakeoff import DelayBakeoffConfig, delay_bakeoff, judged_delay
 from fraud_platform.defs.label_delay import label_delay
 from fraud_platform.defs.platform import Platform
-from fraud_platform.defs.train import TrainConfig, candidate
+from fraud_platform.defs.train import TrainConfig, candidate, candidate_split
 from fraud_platform.errors import SettingsError, SourceError
 from fraud_platform.ingest.mapping import DATASETS
 from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
@@ -112,6 +112,18 @@ def test_the_asset_looks_at_labels_as_of_the_moment_asked_for(platform: Platform
     assert metadata["horizon_days"].value < 50
 
 
+def test_a_maturity_window_that_nothing_is_old_enough_for_is_left_out(
+    platform: Platform, tmp_path: Path
+) -> None:
+    """Fails where it stands there as 100 % known."""
+    other = other_mapping(platform, tmp_path, maturity_days=SPEC.days + 1)
+    result = dg.materialize([label_delay], resources={"platform": other})
+    metadata = result.asset_materializations_for_node("learning__label_delay")[0].metadata
+    assert metadata["horizon_days"].value < SPEC.days
+    assert not [name for name in metadata if name.startswith("known_at_maturity")]
+    assert f"window of {SPEC.days + 1} days cannot be told" in metadata["summary"].value
+
+
 def test_the_bakeoff_is_an_asset_with_tables(platform: Platform) -> None:
     result = dg.materialize([delay_bakeoff], resources={"platform": platform}, run_config=CONFIG)
     metadata = result.asset_materializations_for_node("learning__delay_bakeoff")[0].metadata
@@ -197,14 +209,20 @@ def test_rows_of_the_gap_teach_unless_the_mapping_leaves_them_out(
 def test_too_few_reports_leave_them_out_and_say_why(
     platform: Platform, taught: Callable[[Platform], dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Fails where a night without a delay model is a night without a candidate."""
+    """Fails where a night without a delay model is a night without a candidate: 12 reports in each part that
+    teaches are enough for one, and too few to tell how long they take."""
     short = other_mapping(platform, tmp_path, maturity_days=14, split="{test_days: 8, validation_days: 8}")
     told = platform.warehouse.frame("select * from ingest.labels")
-    platform.warehouse.write_table("ingest.labels", told.head(5))
+    rows = platform.warehouse.frame(f"select * from {TRAINING_SET} order by event_time")
+    split = candidate_split(short, rows)
+    moments = rows["event_time"].to_numpy()
+    few = pd.concat([rows.loc[part.mask(moments)].head(12) for part in (split.train, split.validation)])
+    reports = few[["transaction_id"]].assign(source="chargeback", outcome="fraud")
+    platform.warehouse.write_table("ingest.labels", reports.assign(known_at=few["event_time"] + DAY))
     try:
         metadata = taught(short)
     finally:
         platform.warehouse.write_table("ingest.labels", told)
     assert re.match(
-        r"none: \d known frauds, of which at most \d are old enough", metadata["young_rows"].value
+        r"none: 24 known frauds, of which at most \d+ are old enough", metadata["young_rows"].value
     )

@@ -2,21 +2,28 @@
 
 import json
 import socket
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from html import escape
 
+import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
 
+from fraud_platform.adapters.candidates import write_candidate
+from fraud_platform.adapters.html_report import REPORT_FILE
 from fraud_platform.adapters.mlflow import ModelRegistry, load_mlflow
 from fraud_platform.adapters.plots import evaluation_plots
+from fraud_platform.defs.evaluate import evaluation, evaluation_folder
+from fraud_platform.defs.register import model_version
 from fraud_platform.errors import BundleError, GateError
 from fraud_platform.evaluate import Evaluation, Interval, evaluate
 from fraud_platform.features.contract import Feature, FeatureContract
-from fraud_platform.policy import load_policy
+from fraud_platform.policy import Policy, load_policy
 from fraud_platform.register import Promotion, PromotionRules, gate
 from fraud_platform.rules import RuleSet
 from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
+from fraud_platform.settings import Settings
 from fraud_platform.train import Candidate, Split, TrainParams, train
 
 START = 1_700_006_400_000
@@ -83,7 +90,7 @@ def evaluations(world, candidates) -> list[Evaluation]:
 
 
 def verdict(evaluation: Evaluation, champion: str | None = None) -> Promotion:
-    return gate(evaluation, champion, PromotionRules(frauds_min=5, calibration_error_max=0.2))
+    return gate(evaluation, champion, PromotionRules(frauds_min=5, calibration_error_max=5.0))
 
 
 def register_first(registry, candidates, evaluations):
@@ -153,6 +160,40 @@ def test_a_run_that_broke_off_is_taken_up_again(registry, candidates, evaluation
     mlflow = load_mlflow()
     runs = mlflow.search_runs(experiment_names=[registry.name], output_format="list")
     assert len(runs) == len(registry.versions()) == 1
+
+
+@pytest.mark.parametrize("is_judged_again", [False, True])
+def test_a_run_that_was_killed_before_the_alias_points_it_when_it_is_repeated(
+    registry, candidates, evaluations, monkeypatch, is_judged_again
+):
+    def broken(*args):
+        raise RuntimeError("killed")
+
+    if is_judged_again:
+        poor = replace(evaluations[0], frauds=1)
+        registry.register(candidates[0], poor, verdict(poor))
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, "_point_challenger", broken)
+        with pytest.raises(RuntimeError, match="killed"):
+            register_first(registry, candidates, evaluations)
+    assert registry.challenger() is None
+    assert register_first(registry, candidates, evaluations).outcome == "kept"
+    assert registry.challenger().version == "1"
+
+
+def test_the_champion_is_no_challenger_but_one_of_before_may_be(registry, candidates, evaluations):
+    register_first(registry, candidates, evaluations)
+    registry.approve("1", "Ada", "First", NOW)
+    assert register_first(registry, candidates, evaluations).outcome == "kept"
+    assert registry.challenger() is None
+    registry.register(candidates[1], evaluations[1], verdict(evaluations[1], candidates[0].fingerprint))
+    registry.approve("2", "Grace", "Saves more", NOW + 1)
+    poor = replace(evaluations[0], frauds=1)
+    assert registry.register(candidates[0], poor, verdict(poor)).outcome == "kept"
+    assert registry.challenger() is None
+    assert register_first(registry, candidates, evaluations).outcome == "kept"
+    assert registry.challenger().version == "1"
+    assert registry.champion().version == "2"
 
 
 def test_an_approval_is_recorded_and_moves_the_champion(registry, candidates, evaluations, tmp_path):
@@ -234,6 +275,61 @@ def test_a_damaged_artifact_is_noticed(registry, candidates, evaluations):
     mlflow.MlflowClient().log_text(registration.run_id, "tree\n", "candidate/model.txt")
     with pytest.raises(BundleError, match=r"model\.txt was changed"):
         registry.candidate("1")
+
+
+@dataclass(frozen=True)
+class Judging:
+    """A platform as far as `evaluate` and `register` ask for it."""
+
+    settings: Settings
+    registry: ModelRegistry
+    warehouse: None = None
+    policy: Policy = field(default_factory=load_policy)
+    rules: RuleSet = field(default_factory=lambda: RuleSet([]))
+
+
+def judged_page(platform: Judging, candidate: Candidate) -> tuple[str, bool, list[str]]:
+    """The page of the candidate's evaluation, whether it is unchanged, and what `register` says."""
+    fingerprint = candidate.fingerprint
+    with dg.DagsterInstance.ephemeral() as instance:
+        trained = dg.AssetMaterialization(["train", "candidate"], metadata={"fingerprint": fingerprint})
+        instance.report_runless_asset_event(trained)
+        assets = [evaluation, model_version]
+        result = dg.materialize(assets, resources={"platform": platform}, instance=instance)
+    (event,) = result.asset_materializations_for_node("evaluate__evaluation")
+    page = evaluation_folder(platform, fingerprint) / REPORT_FILE
+    (version,) = (one.version for one in platform.registry.versions() if one.fingerprint == fingerprint)
+    checks = json.loads(platform.registry.evidence(version))["promotion"]["checks"]
+    is_unchanged = bool(event.metadata["unchanged"].value)
+    return page.read_text(encoding="utf-8"), is_unchanged, [one["reason"] for one in checks]
+
+
+def test_the_page_of_an_evaluation_shows_the_verdict_that_is_registered(
+    registry, candidates, evaluations, world, monkeypatch, tmp_path
+):
+    """As the assets make it: against the champion of the day, and unchanged as long as that one is."""
+    monkeypatch.setattr(
+        "fraud_platform.defs.evaluate.mature_frame",
+        lambda warehouse, part: world[part.mask(world["event_time"].to_numpy())],
+    )
+    platform = Judging(Settings(tmp_path), registry)
+    for one in candidates:
+        write_candidate(one, platform.settings.candidates)
+    page, is_unchanged, reasons = judged_page(platform, candidates[1])
+    assert "<h2>Verdict</h2>" in page
+    assert "saves_against_champion" not in page
+    assert reasons
+    assert all(escape(reason) in page for reason in reasons)
+    assert not is_unchanged
+    assert judged_page(platform, candidates[1])[1]
+
+    first = register_first(registry, candidates, evaluations)
+    registry.approve(first.version, "Ada", "First", NOW)
+    page, is_unchanged, reasons = judged_page(platform, candidates[1])
+    assert "<td>saves_against_champion</td>" in page
+    assert all(escape(reason) in page for reason in reasons)
+    assert not is_unchanged
+    assert judged_page(platform, candidates[1])[1]
 
 
 def test_plots_are_images_and_the_same_twice(evaluations):

@@ -376,6 +376,15 @@ def test_a_store_of_another_contract_is_refused_and_namespaces_are_apart(stores:
 
 
 @every_redis
+def test_late_events_at_the_beginning_of_all_time_are_answered(stores: Stores, kind: str) -> None:
+    oracle = Oracle(CONTRACT)
+    with stores.empty(kind) as address, opened(address) as store:
+        for number, moment in enumerate((1000, 999, DAY, 0, DAY - 1, HOUR)):
+            event = transaction(f"t{number}", moment, ip_id="i", latitude=1.0, longitude=2.0)
+            require_equal(CONTRACT, store.observe(event).vector, oracle.observe(event))
+
+
+@every_redis
 def test_an_event_that_comes_too_late_changes_nothing(stores: Stores, kind: str) -> None:
     oracle = Oracle(CONTRACT)
     with stores.empty(kind) as address, opened(address) as store:
@@ -412,7 +421,11 @@ def test_a_sweep_forgets_what_no_event_needs_and_nothing_else(stores: Stores, ki
         assert store.seen("t3")
         event = transaction("after", moment, card_id="c1", ip_id="i")
         require_equal(CONTRACT, store.observe(event).vector, oracle.observe(event))
-        horizon = moment + CONTRACT.report_horizon_ms + 2 * HOUR
+        horizon = NOW + 3 * HOUR + CONTRACT.report_horizon_ms + LATENESS_MS
+        while store.sweep(horizon):
+            pass
+        assert store.seen("t3")
+        horizon = moment + CONTRACT.report_horizon_ms + LATENESS_MS + 2 * HOUR
         while store.sweep(horizon):
             horizon += LATENESS_MS
         assert not store.seen("t3")
@@ -482,6 +495,44 @@ def test_a_copy_of_an_embedded_store_goes_on_where_that_one_was(
             require_equal(CONTRACT, store.observe(event).vector, oracle.observe(event))
         with pytest.raises(StoreError, match="copy between stores of one contract"):
             copy_store(source, RedisStore.open(address.place, load_contract(), namespace="o", limits=PATIENT))
+
+
+@every_redis
+def test_a_copy_knows_the_moments_and_late_marks_of_what_was_observed(
+    stores: Stores, kind: str, tmp_path: Path
+) -> None:
+    """A log of moments alone lacks those on LMDB that the State knows, and has no names for the others."""
+    oracle = Oracle(CONTRACT)
+
+    def observe(store: RedisStore | LmdbStore, event: Transaction) -> bool:
+        wanted, found = oracle.observe(event), store.observe(event)
+        require_equal(CONTRACT, found.vector, wanted)
+        return found.is_late
+
+    with (
+        stores.empty(kind) as address,
+        opened(address) as store,
+        LmdbStore.open(tmp_path / "store", CONTRACT) as source,
+    ):
+        observe(source, transaction("old", NOW - 90 * DAY, merchant_id="idle"))
+        for number in range(6):
+            observe(source, transaction(f"t{number}", NOW + number * 1000))
+        late = transaction("late", NOW + 2500)
+        assert observe(source, late)
+        copy_store(source, store)
+        assert store.observe(late).is_late
+        assert not store.observe(transaction("t5", NOW + 5000)).is_late
+        observe(store, transaction("behind the copy", NOW + 5500))
+        for number in range(6, 9):
+            observe(store, transaction(f"t{number}", NOW + number * 1000))
+            observe(store, transaction(f"idle{number}", NOW + number * 1000, merchant_id="idle"))
+        for behind in range(500, 9000, 1000):
+            assert observe(store, transaction(f"late{behind}", NOW + behind))
+        assert observe(store, transaction("before idle", NOW, merchant_id="idle"))
+        moment = NOW + store.engine.retention_ms + 4 * LATENESS_MS
+        while store.sweep(moment):
+            moment += LATENESS_MS
+        assert log_entries(store) == 0
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(allow_nan=False), st.text(), st.integers(0, 9).map(float))))

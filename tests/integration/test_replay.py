@@ -19,13 +19,14 @@ from fraud_platform.adapters.go_live import bases_of, go_live
 from fraud_platform.adapters.journal import Journal, read_decisions, read_labels
 from fraud_platform.adapters.landing import write_world
 from fraud_platform.adapters.lmdb import LmdbStore
-from fraud_platform.adapters.replay import NO_HISTORY, Wanted, replay_log
+from fraud_platform.adapters.replay import NO_HISTORY, OTHER_CONTRACT, Wanted, replay_log
 from fraud_platform.adapters.sealed_records import customer
 from fraud_platform.adapters.service import Service
 from fraud_platform.adapters.vault import Vault
 from fraud_platform.cli.demo import _live
 from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import BundleError, StoreError
+from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.engine import Observation
 from fraud_platform.package import Bundle
 from fraud_platform.schema import MILLISECONDS_PER_DAY, Transaction
@@ -189,6 +190,32 @@ def test_a_decision_that_was_counted_before_a_kill_keeps_its_place(
     report = replay_log(served, bundle_of)
     assert report.is_equal, said(report)
     assert report.equal_features == 49
+
+
+@pytest.mark.parametrize("contract", [CONTRACT, OTHER], ids=["same_contract", "other_contract"])
+def test_a_decision_that_was_counted_before_a_kill_and_a_go_live_keeps_its_place(
+    warehouse: Warehouse,
+    served: Path,
+    bundles: dict[str, Path],
+    bundle_of: BundleOf,
+    contract: FeatureContract,
+) -> None:
+    """Killed between the store and the log; others saw it counted, and the store was replaced before it came
+    back. What they decided comes out again only where it is counted in its place."""
+    sent = {"customer_id": "u0", "event_time": NOW + 50_000}
+    with LmdbStore.open(served / "store", CONTRACT, writer="worker-2") as store:
+        store.observe(msgspec.convert(payment(50) | sent, Transaction))
+        change = store.sequence
+    decide(served, bundles[CONTRACT.hash], range(51, 58), card_id="card10", customer_id="u0")
+    go_live(warehouse, contract, served)
+    with workers(bundles[contract.hash], served):
+        pass
+    decide(served, bundles[contract.hash], range(61, 64), card_id="card10", customer_id="u0")
+    [record] = [one.record for one in read_decisions(served) if one.worker == "worker-2"]
+    assert (record.transaction_id, record.store_sequence) == ("live50", change)
+    report = replay_log(served, bundle_of)
+    assert (report.decisions, report.compared, report.differing) == (51, 51, 0), said(report)
+    assert report.unobserved == ({} if contract is CONTRACT else {OTHER_CONTRACT: 1})
 
 
 def test_what_was_counted_late_before_a_kill_keeps_its_place(

@@ -208,6 +208,31 @@ def test_an_earlier_report_that_arrives_later_takes_the_place_of_the_first(store
     assert named(store.observe(transaction("d", NOW + 8 * DAY + 1)).vector)["card_fraud_reports_7d"] == 0.0
 
 
+def test_a_report_within_the_horizon_counts_a_day_later_too(store: LmdbStore) -> None:
+    """Known on the horizon's last moment, delivered when the newest event is LATENESS_MS past that."""
+    known_at = NOW + CONTRACT.report_horizon_ms
+    oracle = Oracle(CONTRACT)
+    for event in (
+        transaction("earlier", NOW - 1),
+        transaction("a", NOW),
+        transaction("newest", known_at + LATENESS_MS),
+    ):
+        require_equal(CONTRACT, store.observe(event).vector, oracle.observe(event))
+    assert not store.seen("earlier")
+    assert store.learn(report("a", known_at))
+    oracle.learn(report("a", known_at))
+    last = transaction("last", known_at + LATENESS_MS + 1)
+    require_equal(CONTRACT, store.observe(last).vector, oracle.observe(last))
+
+
+def test_late_events_at_the_beginning_of_all_time_are_answered(store: LmdbStore) -> None:
+    """Their windows begin before 1970, and nothing was trimmed."""
+    oracle = Oracle(CONTRACT)
+    for number, moment in enumerate((1000, 999, DAY, 0, DAY - 1, HOUR)):
+        event = transaction(f"t{number}", moment, ip_id="i", latitude=1.0, longitude=2.0)
+        require_equal(CONTRACT, store.observe(event).vector, oracle.observe(event))
+
+
 def test_keys_do_not_run_together(store: LmdbStore) -> None:
     store.observe(transaction("a", NOW, card_id="1", merchant_id="1:2"))
     found = named(store.observe(transaction("b", NOW + 1, card_id="11", merchant_id=":2")).vector)

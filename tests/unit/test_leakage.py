@@ -12,7 +12,7 @@ from fraud_platform.errors import TrainingError
 from fraud_platform.evaluate.leakage import feature_alarm, future_alarm, score_alarm, shuffled_alarm
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
-from fraud_platform.train import Candidate, Part, Split, TrainParams, train
+from fraud_platform.train import Candidate, Part, Split, TrainParams, YoungLabels, train
 
 START = 1_700_006_400_000
 CONTRACT = FeatureContract(
@@ -118,7 +118,12 @@ def test_a_learner_that_sees_the_test_part_is_found_out(world):
     """Its train part is the rows that judge; its validation is what is left of them."""
 
     def peeking(
-        rows: pd.DataFrame, contract: FeatureContract, split: Split, params: TrainParams
+        rows: pd.DataFrame,
+        contract: FeatureContract,
+        split: Split,
+        params: TrainParams,
+        *,
+        young: YoungLabels | None = None,
     ) -> Candidate:
         seen = Split(
             Part(split.test.start_ms, split.test.end_ms - 4 * DAY),
@@ -131,6 +136,42 @@ def test_a_learner_that_sees_the_test_part_is_found_out(world):
     found = shuffled_alarm(world, CONTRACT, SPLIT, PARAMS, learn=peeking)
     assert not found.is_clean
     assert found.reason.startswith("AUC 0.")
+
+
+def test_young_rows_that_know_their_outcome_are_found_out(world):
+    """The rows of the gap are those that judge, with the labels that were dealt to them."""
+    young = YoungLabels(
+        SPLIT.test.start_ms,
+        world["is_fraud"].to_numpy() & (world["event_time"].to_numpy() < SPLIT.test.start_ms),
+        np.where(world["event_time"].to_numpy() < SPLIT.test.start_ms, 0.9, 0.0),
+    )
+    found = shuffled_alarm(world, CONTRACT, SPLIT, PARAMS, young)
+    assert found.is_clean, found.reason
+
+    def peeking(
+        rows: pd.DataFrame,
+        contract: FeatureContract,
+        split: Split,
+        params: TrainParams,
+        *,
+        young: YoungLabels | None = None,
+    ) -> Candidate:
+        assert young is not None
+        judges = rows.loc[split.test.mask(rows["event_time"].to_numpy())]
+        times = [
+            judges.assign(
+                event_time=split.test.start_ms - 1, transaction_id=f"g{time}" + judges["transaction_id"]
+            )
+            for time in range(8)
+        ]
+        seen = pd.concat([rows, *times], ignore_index=True)
+        known = np.append(young.is_known_fraud, np.tile(judges["is_fraud"].to_numpy(), len(times)))
+        share = np.append(young.known_share, np.ones(len(times) * len(judges)))
+        exact = replace(params, legit_share=1.0, min_data_in_leaf=1)
+        return train(seen, contract, split, exact, young=YoungLabels(young.as_of_ms, known, share))
+
+    found = shuffled_alarm(world, CONTRACT, SPLIT, PARAMS, young, learn=peeking)
+    assert not found.is_clean, found.reason
 
 
 def test_changed_values_are_named_by_how_many_there_are():

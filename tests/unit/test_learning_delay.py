@@ -120,6 +120,19 @@ def test_nothing_is_said_beyond_the_horizon() -> None:
     )
 
 
+def test_the_horizon_is_what_could_be_seen_not_what_was() -> None:
+    """Fails where frauds that are soon known look like a short history."""
+    rng = np.random.default_rng(3)
+    curve = estimate_delay(*seen(rng.uniform(0, 5, 2_000), rng.uniform(0, PAST_DAYS, 2_000)), resamples=1)
+    assert curve.delay_ms[-1] <= 5 * DAY
+    assert PAST_DAYS - 5 < curve.horizon_days <= PAST_DAYS
+    told = curve.told(30 * DAY)
+    assert told is not None
+    assert told[0] == 1.0
+    assert curve.told(curve.horizon_ms) is not None
+    assert curve.told(curve.horizon_ms + 1) is None
+
+
 def test_shares_rise_from_nothing_to_all_and_quantiles_turn_them_round() -> None:
     curve = estimate_delay(*sample("lognormal", 2_000, 6))
     assert np.all(np.diff(curve.share) >= 0)
@@ -211,6 +224,24 @@ def test_the_table_tells_only_what_can_be_seen(found: LabelDelay) -> None:
     said = "\n".join(found.explain())
     assert "after the maturity window of 30 days" in said
     assert f"beyond {found.all.horizon_days:.0f} days nothing can be seen" in said
+
+
+def test_a_maturity_window_beyond_the_horizon_is_not_told() -> None:
+    frame = reports()
+    short = measure_label_delay(frame.loc[frame["event_time"] >= AS_OF - 20 * DAY], AS_OF, 30)
+    assert short.all.horizon_days < 20 < 30
+    assert short.known_at_maturity() is None
+    said = "\n".join(short.explain())
+    assert "after the maturity window of 30 days cannot be told: the history is too short" in said
+    assert "100.0%" not in said
+
+
+def test_a_window_longer_than_any_delay_is_told_where_the_history_is_long() -> None:
+    frame = reports()
+    soon = frame.loc[frame["known_at"] - frame["event_time"] < 5 * DAY]
+    told = measure_label_delay(soon, AS_OF, 30).known_at_maturity()
+    assert told is not None
+    assert told[0] == 1.0
 
 
 def test_reports_from_before_their_transaction_are_counted_and_left_out() -> None:

@@ -136,6 +136,37 @@ def test_a_large_segment_has_a_delay_of_its_own() -> None:
     web, pos, rare = model.known(ages, np.array(["web", "pos", "rare"]))
     assert web < rare < pos
     assert rare == model.known(ages)[0]
+    assert pos > 0.99, "a long history in which all are soon known is no short one"
+
+
+def test_a_segment_of_short_history_is_not_taken_for_known() -> None:
+    """Two channels of one delay, one only 12 days old; fails where its silence counts as legitimate."""
+    rng = np.random.default_rng(1)
+    segment = np.repeat(["old", "new"], [4_000, 4_000])
+    elapsed = np.where(segment == "old", rng.uniform(0, 180, 8_000), rng.uniform(0, 12, 8_000))
+    delay = rng.gamma(2.0, 12.0, 8_000)
+    seen = delay <= elapsed
+    delay_ms, elapsed_ms = (np.ceil(part[seen] * DAY).astype(np.int64) for part in (delay, elapsed))
+    model = DelayModel.fit(delay_ms, elapsed_ms, segment[seen])
+    horizon = model.segments["new"].horizon_ms
+    assert 11 * DAY < horizon < 12 * DAY
+    ages = np.append(np.arange(1, 180) * DAY, [horizon - 1, horizon, horizon + 1])
+    ages.sort()
+    old, new = (model.known(ages, np.full(len(ages), name)) for name in ("old", "new"))
+    assert new == pytest.approx(old, abs=0.03)
+    assert np.all(np.diff(new) >= 0)
+    beyond = ages >= horizon
+    assert np.array_equal(new[beyond], model.known(ages[beyond]))
+
+
+def test_a_segment_as_old_as_all_keeps_its_curve() -> None:
+    rng = np.random.default_rng(2)
+    segment = np.repeat(["web", "pos"], 1_000)
+    delay_ms = (np.where(segment == "web", 30.0, 3.0) * rng.random(2_000) * DAY).astype(np.int64)
+    model = DelayModel.fit(delay_ms, np.full(2_000, 60 * DAY), segment)
+    ages = np.arange(0, 70) * DAY
+    for name in ("web", "pos"):
+        assert np.array_equal(model.known(ages, np.full(70, name)), model.segments[name].known(ages))
 
 
 CONTRACT = FeatureContract({}, (Feature(name="x", kind="field", description="X"),))

@@ -15,11 +15,13 @@ from fraud_platform.learning.contest import contest, judge
 from fraud_platform.learning.extra import load_extra
 from fraud_platform.learning.focal import focal_curvature, focal_gradient, focal_hessian, focal_loss
 from fraud_platform.learning.imbalance import DEFAULT, WAYS, imbalance_bakeoff
+from fraud_platform.learning.known import KnownLabels
 from fraud_platform.learning.lessons import Lesson, lessons
 from fraud_platform.learning.ways import Learned, Way, class_weighted, corrected, cost_ratio, imbalance
 from fraud_platform.policy import load_policy
+from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
 from fraud_platform.train import sample_rows
-from tests.lessons import CONTRACT, PARAMS, folds, made, world
+from tests.lessons import CONTRACT, PARAMS, folds, labels_of, made, world
 
 POLICY = load_policy()
 
@@ -59,7 +61,8 @@ def test_weights_follow_the_imbalance_and_the_costs(taught: list[Lesson]) -> Non
     rows = taught[0].learn
     frauds = int(rows.is_fraud.sum())
     assert imbalance(taught[0]) == pytest.approx((len(rows) - frauds) / frauds)
-    thinned = next(lessons(world(), CONTRACT, folds(), rows_max=400))
+    frame = world()
+    thinned = next(lessons(frame, labels_of(frame), CONTRACT, folds(), rows_max=400))
     assert imbalance(thinned) == pytest.approx(imbalance(taught[0]), rel=0.2), "those not drawn count too"
     ratio = cost_ratio(np.array([0.0, POLICY.blocked_customer]), POLICY)
     assert ratio[1] - ratio[0] == pytest.approx(1.0)
@@ -75,8 +78,8 @@ def test_what_stops_has_the_odds_of_what_teaches() -> None:
 
 
 def test_rows_are_capped_by_their_id_and_never_where_they_are_assessed(taught: list[Lesson]) -> None:
-    frame = world()
-    capped = list(lessons(frame.sample(frac=1.0, random_state=1), CONTRACT, folds(), rows_max=400))
+    frame = world().sample(frac=1.0, random_state=1)
+    capped = list(lessons(frame, labels_of(frame), CONTRACT, folds(), rows_max=400))
     for full, less in zip(taught, capped, strict=True):
         legit = int((~less.learn.is_fraud).sum())
         assert legit == pytest.approx(400, abs=60)
@@ -102,11 +105,42 @@ def test_nothing_that_teaches_or_calibrates_is_within_the_gap(taught: list[Lesso
 
 
 def test_folds_that_cannot_teach_are_refused() -> None:
-    frame = world()
+    frame = world().assign(is_fraud=False)
     with pytest.raises(TrainingError, match=r"the train part .* 0 frauds; at least 10"):
-        next(lessons(frame.assign(is_fraud=False), CONTRACT, folds(), 100))
+        next(lessons(frame, labels_of(frame), CONTRACT, folds(), 100))
     with pytest.raises(TrainingError, match="rows_max=0: must be 1 or more"):
-        next(lessons(frame, CONTRACT, folds(), 0))
+        next(lessons(frame, labels_of(frame), CONTRACT, folds(), 0))
+
+
+def test_a_report_that_comes_after_the_assessed_rows_began_teaches_nothing() -> None:
+    """Half of the reports take 30 days: what teaches has those that were there, what is assessed has all."""
+    frame = world()
+    late = frame["is_fraud"].to_numpy() & (np.arange(len(frame)) % 2 == 0)
+    quick, slow = (
+        labels_of(frame.assign(is_fraud=frauds), delay)
+        for frauds, delay in (
+            (frame["is_fraud"].to_numpy() & ~late, 0),
+            (late, 30 * DAY),
+        )
+    )
+    labels = KnownLabels(
+        len(frame),
+        np.concatenate([quick.row, slow.row]),
+        np.concatenate([quick.known_at, slow.known_at]),
+        np.concatenate([quick.is_fraud, slow.is_fraud]),
+    )
+    fold = folds()[0]
+    lesson = next(lessons(frame, labels, CONTRACT, [fold], rows_max=10**9))
+    moments, fraud = frame["event_time"].to_numpy(), frame["is_fraud"].to_numpy()
+    was_known = fraud & (~late | (moments + 30 * DAY < fold.as_of_ms))
+    for rows, part, told in (
+        (lesson.learn, fold.split.train, was_known),
+        (lesson.held_out, fold.split.validation, was_known),
+        (lesson.assessed, fold.split.test, fraud),
+    ):
+        assert rows.is_fraud.sum() == told[part.mask(moments)].sum()
+    held = fold.split.validation.mask(moments)
+    assert was_known[held].sum() < fraud[held].sum()
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -166,4 +168,31 @@ def test_searched_parameters_give_the_same_candidate_again_and_it_says_so(
 def test_a_result_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "best.json").write_text('{"file_version": 99}')
     with pytest.raises(SettingsError, match="version 99: this platform reads 1; search again"):
+        read_best(tmp_path, TrainParams())
+
+
+BEST = {"file_version": 1, "study": "s", "trials": 3, "metric": "cost", "value": 1.5, "params": {}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"file_version": 1, "par', "is not JSON"),
+        (b"\xff\xfe\xff", "is not JSON"),
+        (b"[]", "version None"),
+        (b'{"file_version": 1}', r"without \['metric', 'params', 'study', 'trials', 'value'\]"),
+        (json.dumps({**BEST, "value": None}).encode(), "value=None"),
+        (json.dumps({**BEST, "params": None}).encode(), "params=None"),
+        (json.dumps({**BEST, "params": {"num_leafs": 9}}).encode(), "'num_leafs': 9.*'num_leaves'"),
+        (json.dumps({**BEST, "params": {"num_leaves": "9"}}).encode(), "must be finite numbers"),
+        (json.dumps({**BEST, "params": {"num_leaves": float("nan")}}).encode(), "must be finite numbers"),
+        (json.dumps({**BEST, "params": {"num_leaves": 1}}).encode(), "num_leaves=1: must be from 2 to"),
+    ],
+)
+def test_a_broken_result_is_named_with_its_file(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "best.json"
+    path.write_bytes(json.dumps(BEST).encode())
+    assert read_best(tmp_path, TrainParams()) == (TrainParams(), "search s, 3 trials, cost 1.5")
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=f"{re.escape(str(path))}: .*{message}.*search again"):
         read_best(tmp_path, TrainParams())

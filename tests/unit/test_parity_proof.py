@@ -95,7 +95,8 @@ def test_the_code_that_serves_is_part_of_the_proof(tmp_path: Path, monkeypatch: 
     (tmp_path / "adapters").mkdir()
     monkeypatch.setattr(parity_replay, "PACKAGE", tmp_path)
     seen = [store_code()]
-    for name in ("features/engine.py", "adapters/lmdb.py", "adapters/lmdb_session.py", "schema.py"):
+    lmdb, redis = ("lmdb.py", "lmdb_session.py"), ("redis.py", "redis_session.py", "redis_script.lua")
+    for name in ("features/engine.py", *(f"adapters/{each}" for each in lmdb + redis), "schema.py"):
         (tmp_path / name).write_text("value = 1")
         seen.append(store_code())
     assert len(set(seen)) == len(seen)

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import SettingsError
 from fraud_platform.policy import PRICES, Exploration, Fallback, Policy, load_policy, load_policy_text
 from fraud_platform.schema import ACTIONS
+from fraud_platform.settings import Settings
 
 POLICY = load_policy()
 FALLBACK = Fallback(0.02, "step_up")
@@ -162,6 +165,30 @@ def test_an_impossible_probability_is_never_an_approval(probability: float) -> N
 def test_a_wrong_policy_file_names_what_is_wrong(change: tuple[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         Policy.from_yaml(load_policy_text().replace(*change))
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("version: [2", "line 1, column 12"),
+        (load_policy_text().replace("review: 12", "review: 12: 3"), r"line \d+, column \d+"),
+        ("version: 2\n\tprices: {}", "line 2, column 1"),
+        ("version: \x00", "position 9"),
+        ("version: 2026-13-01", "month must be in"),
+    ],
+)
+def test_a_policy_that_is_not_yaml_is_refused_at_its_place(text: str, place: str) -> None:
+    with pytest.raises(SettingsError, match=f"the policy file is not YAML: .*{place}.*; correct it at that"):
+        Policy.from_yaml(text)
+
+
+def test_the_file_that_the_platform_reads_is_named_where_it_is_not_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "policy.yaml").write_text("version: [2")
+    monkeypatch.setattr("fraud_platform.defs.platform.resources.files", lambda package: tmp_path)
+    with pytest.raises(SettingsError, match=r"the policy file is not YAML: .*see policy\.yaml"):
+        _ = Platform(Settings(tmp_path)).policy
 
 
 def test_exploration_is_off_in_the_platform_s_own_policy_and_in_one_that_does_not_name_it() -> None:

@@ -3,10 +3,12 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from fraud_platform.errors import GateError
 from fraud_platform.evaluate import Cost, Curves, Evaluation, Interval, Quality, Segment
+from fraud_platform.evaluate.metrics import calibration_bins, calibration_error
 from fraud_platform.register import PromotionRules, checked_approval, evidence_of, gate
 from fraud_platform.train import Part
 
@@ -126,10 +128,34 @@ def test_little_evidence_is_not_enough():
     assert gate(evaluation, CHAMPION, PromotionRules(frauds_min=29)).is_allowed
 
 
-def test_a_dishonest_probability_may_not_price_actions():
-    quality = replace(make_evaluation().quality, calibration_error=0.021)
-    evaluation = replace(make_evaluation(), qualities={"candidate": quality})
-    assert failed(gate(evaluation, CHAMPION)) == ["calibrated"]
+RNG = np.random.default_rng(4)
+HONEST = RNG.beta(0.05, 12.0, 60_000)
+"""Of fraud, as rare as in payments: a few rows are likely, nearly all are not."""
+IS_FRAUD = RNG.random(60_000) < HONEST
+
+
+@pytest.mark.parametrize(
+    ("probability", "is_believed"),
+    [
+        (HONEST, True),
+        (HONEST * 0.6, True),
+        (HONEST * 0.0, False),
+        (HONEST / 100.0, False),
+        (np.minimum(HONEST * 6.0, 1.0), False),
+        (RNG.permutation(HONEST), False),
+        (np.sort(HONEST)[::-1][np.argsort(np.argsort(HONEST))], False),
+        (np.full(60_000, 0.02), False),
+    ],
+    ids=["honest", "low", "never", "far too low", "far too high", "shuffled", "reversed", "constant"],
+)
+def test_a_dishonest_probability_may_not_price_actions(probability, is_believed):
+    error = calibration_error(calibration_bins(probability, IS_FRAUD))
+    quality = replace(make_evaluation().quality, calibration_error=error)
+    frauds = int(IS_FRAUD.sum())
+    evaluation = replace(
+        make_evaluation(), qualities={"candidate": quality}, rows=len(IS_FRAUD), frauds=frauds
+    )
+    assert failed(gate(evaluation, CHAMPION)) == ([] if is_believed else ["calibrated"])
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,19 @@ def test_a_day_s_loss_alone_leaves_the_weights_right() -> None:
         assert abs(one.bias) < 4.0 * one.deviation / np.sqrt(80) + 0.03, (name, one)
 
 
+def test_a_draw_of_many_times_the_world_has_room_for_as_large_a_share_of_it() -> None:
+    """A limit that stayed as it is while declines grow would be one that nobody has set."""
+    limits = Exploration(0.0, 0, loss_per_day=1_000.0, amount_max=1e6)
+    once, often = (
+        bakeoff(world(), POLICY, limits, shares=(0.3,), draws=48 // times, times=times, resamples=10)
+        for times in (1, 6)
+    )
+    for free, limited in (once.arms, often.arms):
+        assert limited.explored < 0.8 * free.explored
+    assert often.arms[1].explored / 6 == pytest.approx(once.arms[1].explored, rel=0.15)
+    assert often.arms[1].cost == pytest.approx(once.arms[1].cost, rel=0.25)
+
+
 def test_without_exploration_there_is_nothing_to_weigh_and_nothing_to_pay(found: SelectiveBakeoff) -> None:
     none = found.arms[0]
     assert (none.share, none.explored, none.cost, none.supported) == (0.0, 0.0, 0.0, 0.0)

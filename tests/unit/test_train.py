@@ -1,5 +1,6 @@
 """train: the gap is honoured, the same data gives the same bytes, and noise teaches nothing."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from fraud_platform.adapters.candidates import read_candidate, write_candidate
+from fraud_platform.defs.train import TrainConfig
 from fraud_platform.errors import BundleError, ContractError, TrainingError
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
@@ -251,3 +253,35 @@ def test_what_cannot_teach_is_refused(world, split):
         train(world.drop(columns="card_reports"), CONTRACT, split, PARAMS)
     with pytest.raises(TrainingError, match="legit_share=0"):
         TrainParams(legit_share=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("num_leaves", 1, "must be from 2 to 131,072; the default is 31"),
+        ("num_leaves", 131_073, "must be from 2 to 131,072"),
+        ("learning_rate", -1.0, "must be finite and above 0; the default is 0.05"),
+        ("learning_rate", float("nan"), "must be finite and above 0"),
+        ("learning_rate", float("inf"), "must be finite and above 0"),
+        ("feature_fraction", 0.0, "must be above 0 and at most 1"),
+        ("bagging_fraction", 1.1, "must be above 0 and at most 1"),
+        ("legit_share", -0.1, "must be above 0 and at most 1"),
+        ("lambda_l2", -1.0, "must be finite and 0 or more"),
+        ("min_data_in_leaf", -1, "must be 0 or more"),
+        ("early_stopping_rounds", -1, "must be 0 or more"),
+        ("max_bin", 1, "must be 2 or more"),
+        ("rounds_max", -1, "must be 1 or more"),
+    ],
+)
+def test_a_parameter_that_nothing_learns_with_is_named_with_its_rule(tmp_path, name, value, rule):
+    with pytest.raises(TrainingError, match=re.escape(f"{name}={value}: {rule}")):
+        TrainParams(**{name: value})
+    if name in TrainConfig.model_fields:
+        with pytest.raises(TrainingError, match=f"{name}={value}"):
+            TrainConfig(**{name: value}).params(tmp_path)
+
+
+def test_parameters_at_their_limits_learn(world, split):
+    least = {"num_leaves": 2, "min_data_in_leaf": 0, "lambda_l2": 0.0, "max_bin": 2, "rounds_max": 1}
+    trained = train(world, CONTRACT, split, replace(PARAMS, early_stopping_rounds=0, **least))
+    assert trained.log.rounds == 1
