@@ -49,7 +49,7 @@ BUDGET = settings(
     suppress_health_check=list(HealthCheck),
 )
 SPAN_MAX = CONTRACT.report_horizon_ms - 100 * DAY
-"""A store forgets ids after the horizon of reports; within it a repeat is known."""
+"""A store forgets ids a day after the horizon of reports; within it a repeat is known."""
 KEPT_MS = max(WINDOWS) + LATENESS_MS
 """For so long, by event time, a repeat gets the very vector that it got."""
 ANY = st.integers(0, 1 << 20)
