@@ -88,7 +88,7 @@ def test_the_asset_shows_each_estimate_beside_the_truth(platform: Platform, trut
         (0.1, "the policy's"),
     ]
     assert exploring[0]["explored"] == exploring[0]["cost_per_1000"] == 0.0
-    assert exploring[1]["explored"] > exploring[2]["explored"], "these declines are of large amounts"
+    assert exploring[1]["explored"] >= exploring[2]["explored"] > 0.0, "a limit takes away, and not all"
     for measure in ("precision", "recall", "saved"):
         records = [record.data for record in metadata[f"by_{measure}"].records]
         told = {one["estimator"] for one in records if one["share"] == 0.0}
