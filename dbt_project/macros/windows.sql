@@ -15,17 +15,13 @@
   over (
     partition by {{ keys | join(', ') }}
     order by moment
-    range between {{ frame_start(window_ms) }} preceding and {{ adapter.dispatch('end_of_frame')() }}
+    range between {{ before('moment', window_ms) }} preceding and {{ adapter.dispatch('end_of_frame')() }}
   )
 {%- endmacro -%}
 
 {#- How long before `moment` a window of w ms begins: a bound of a frame. -#}
 {%- macro before(moment, window_ms) -%}
   {{- return(moment ~ ' - ' ~ window_start(moment, window_ms) if var('tail_ms') else window_ms) -}}
-{%- endmacro -%}
-
-{%- macro frame_start(window_ms) -%}
-  {{ before('moment', window_ms) }}
 {%- endmacro -%}
 
 {#- Of ones and NULLs the sum is the count, which is faster; of a condensed past (built_through) it is not. -#}
@@ -55,7 +51,7 @@
   first_value({{ adapter.dispatch('packed')(columns) }}) over (
     partition by {{ keys | join(', ') }}
     order by moment
-    range between {{ frame_start(window_ms) }} preceding and current row
+    range between {{ before('moment', window_ms) }} preceding and current row
   )
 {%- endmacro -%}
 

@@ -84,8 +84,9 @@ def _findings(platform: Platform, fingerprint: str) -> Iterator[Finding]:
     yield score_alarm(judged.quality.average_precision, judged.frauds, platform.mapping.average_precision_max)
     training_set = platform.warehouse.frame(f"select * from {TRAINING_SET}")
     split = candidate.split
-    taught = known_labels(platform, training_set).taught(training_set, split.test.start_ms)
-    young, _ = young_rows(platform, taught, split)
+    labels = known_labels(platform, training_set)
+    taught = labels.taught(training_set, split.test.start_ms)
+    young, _ = young_rows(platform, taught, labels, split)
     yield shuffled_alarm(taught, candidate.contract, split, candidate.params, young)
     yield probe_future(platform.settings, platform.mapping, platform.contract)
 

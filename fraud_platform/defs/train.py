@@ -63,8 +63,9 @@ def candidate(
     split = candidate_split(platform, frame)
     is_known = {path.name for path in platform.settings.candidates.glob("*")}
     params, source = config.params(platform.settings.search)
-    frame = known_labels(platform, frame).taught(frame, split.test.start_ms)
-    young, why_none = young_rows(platform, frame, split)
+    labels = known_labels(platform, frame)
+    frame = labels.taught(frame, split.test.start_ms)
+    young, why_none = young_rows(platform, frame, labels, split)
     trained = train(frame, platform.contract, split, params, context.log.info, source, young)
     said = trained.log.young.explain() if trained.log.young else f"none: {why_none}"
     context.log.info(f"young rows: {said}")
@@ -105,14 +106,14 @@ def known_labels(platform: Platform, frame: pd.DataFrame) -> KnownLabels:
     return KnownLabels.of(label_events(platform.warehouse), ids, platform.mapping.label_precedence)
 
 
-def young_rows(platform: Platform, frame: pd.DataFrame, split: Split) -> tuple[YoungLabels | None, str]:
+def young_rows(
+    platform: Platform, frame: pd.DataFrame, labels: KnownLabels, split: Split
+) -> tuple[YoungLabels | None, str]:
     """What was known when the test part began, None where young rows do not teach; and why none may."""
-    rule = platform.mapping
-    if rule.young_rows == "left_out":
+    if platform.mapping.young_rows == "left_out":
         return None, "the dataset's mapping leaves them out"
     try:
-        events = label_events(platform.warehouse)
-        young = young_labels(frame, events, rule.label_precedence, split.test.start_ms)
+        young = young_labels(frame, labels, split.test.start_ms)
     except TooFewReportsError as error:
         return None, str(error)
     return young, "too little is known of rows as young"

@@ -10,7 +10,7 @@ feedback in display advertising", 2014.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -103,15 +103,12 @@ def segments_of(frame: pd.DataFrame) -> np.ndarray:
     return frame[SEGMENT].astype(object).fillna("unknown").to_numpy().astype(str)
 
 
-def young_labels(
-    training_set: pd.DataFrame, events: pd.DataFrame, precedence: Sequence[str], as_of_ms: int
-) -> YoungLabels:
+def young_labels(training_set: pd.DataFrame, labels: KnownLabels, as_of_ms: int) -> YoungLabels:
     """What was known before `as_of_ms` (ms UTC) of the rows of a training set, by the delay of each segment.
 
-    training_set: transaction_id, event_time (ms) and SEGMENT, each id once; events, precedence: as for
-    KnownLabels. TooFewReportsError when too few frauds are known to tell how long they take.
+    training_set: event_time (ms) and SEGMENT; labels: of its rows, in their order. TooFewReportsError
+    when too few frauds are known to tell how long they take.
     """
-    labels = KnownLabels.of(events, training_set["transaction_id"].to_numpy(dtype=object), precedence)
     moments = training_set["event_time"].to_numpy(dtype=np.int64)
     past = np.flatnonzero(moments < as_of_ms)
     age, segment = as_of_ms - 1 - moments[past], segments_of(training_set)[past]

@@ -11,6 +11,7 @@ from fraud_platform.errors import LabelError, TooFewReportsError, TrainingError
 from fraud_platform.evaluate import compare
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.learning.delayed import young_labels
+from fraud_platform.learning.known import KnownLabels
 from fraud_platform.policy import load_policy
 from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
 from fraud_platform.train import Candidate, Split, TrainParams, YoungLabels, columns_of, train
@@ -68,7 +69,11 @@ WORLD, EVENTS = make_world()
 
 
 def labels(frame: pd.DataFrame = WORLD, events: pd.DataFrame = EVENTS) -> YoungLabels:
-    return young_labels(frame, events, PRECEDENCE, AS_OF)
+    return young_labels(frame, known(frame, events), AS_OF)
+
+
+def known(frame: pd.DataFrame, events: pd.DataFrame) -> KnownLabels:
+    return KnownLabels.of(events, frame["transaction_id"].to_numpy(dtype=object), PRECEDENCE)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +165,7 @@ def test_rows_that_taught_cannot_judge(mature, corrected):
 
 
 def test_labels_of_another_moment_or_table_are_refused():
-    earlier = young_labels(WORLD, EVENTS, PRECEDENCE, AS_OF - DAY)
+    earlier = young_labels(WORLD, known(WORLD, EVENTS), AS_OF - DAY)
     few = YoungLabels(AS_OF, np.zeros(100, dtype=bool), np.zeros(100))
     with pytest.raises(TrainingError, match=r"young labels of 24000 rows as of .*its test part begins"):
         train(WORLD, CONTRACT, SPLIT, PARAMS, young=earlier)
