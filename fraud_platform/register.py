@@ -90,8 +90,9 @@ def gate(
     """May this candidate replace the champion (None: there is none yet)?
 
     A first model must cost less than approving all, than the rules and than logistic regression; a later one
-    also less than the champion, on the same rows. "Less" holds for the low end of the interval. And no
-    segment with enough frauds may cost more than with the champion, where the whole interval says so.
+    also less than the champion, on the same rows, each model as it would ship: joined with the live rules.
+    "Less" holds for the low end of the interval. And no segment with enough frauds may cost more than with
+    the champion, where the whole interval says so.
     """
     checks = tuple(_checks(evaluation, champion_fingerprint, rules or PromotionRules()))
     return Promotion(evaluation.fingerprint, champion_fingerprint, checks)

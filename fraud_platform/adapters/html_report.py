@@ -95,8 +95,8 @@ def _explorer(evaluation: Evaluation) -> str:
     # "<" never stands in the data, so that no text of it can end the script.
     data = json.dumps(explorer_data(evaluation), separators=(",", ":")).replace("<", "\\u003c")
     return (
-        "<p>One pair of thresholds for all amounts, on the rows that judged the candidate. The policy itself "
-        "weighs each amount, so it may cost less than any pair.</p>"
+        "<p>One pair of thresholds for all amounts, joined with the live rules, on the rows that judged the "
+        "candidate. The policy itself weighs each amount, so it may cost less than any pair.</p>"
         f'{sliders}<table class="explored">{cells}</table>'
         f'<script type="application/json" id="explorer-data">{data}</script><script>{SCRIPT}</script>'
     )
@@ -109,7 +109,11 @@ def _contenders(evaluation: Evaluation) -> str:
         *(f"recall at precision {p:.2f}" for p in levels),
         *("false positives", "false declines", "conversion a session", "conversion of sessions"),
     )
-    return _table(head, (_contender(evaluation, name, len(levels)) for name in evaluation.costs))
+    said = (
+        "<p>AP to recall: the model's own. False positives to conversion: of what is answered with it and "
+        "the live rules.</p>"
+    )
+    return said + _table(head, (_contender(evaluation, name, len(levels)) for name in evaluation.costs))
 
 
 def _contender(evaluation: Evaluation, name: str, levels: int) -> tuple[str, ...]:
@@ -150,7 +154,8 @@ def _money(evaluation: Evaluation) -> str:
         )
         for name, cost in evaluation.costs.items()
     )
-    return _table(head, rows) + f"<p>{escape(evaluation.method)}</p>"
+    alone = f"<p>{escape(str(evaluation.alone))}</p>" if evaluation.alone else ""
+    return _table(head, rows) + alone + f"<p>{escape(evaluation.method)}</p>"
 
 
 def _segments(segments: Sequence[Segment]) -> str:

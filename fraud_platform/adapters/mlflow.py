@@ -102,10 +102,7 @@ class ModelRegistry:
         return approval
 
     def champion(self) -> RegisteredVersion | None:
-        return self._with_alias(CHAMPION)
-
-    def challenger(self) -> RegisteredVersion | None:
-        return self._with_alias(CHALLENGER)
+        return next((one for one in self.versions() if CHAMPION in one.aliases), None)
 
     def version(self, version: str) -> RegisteredVersion:
         """GateError lists the versions there are when this one is unknown."""
@@ -219,9 +216,6 @@ class ModelRegistry:
     def _with_fingerprint(self, fingerprint: str) -> RegisteredVersion | None:
         found = self._search(f"name = '{self.name}' and tags.fingerprint = '{fingerprint}'")
         return found[0] if found else None
-
-    def _with_alias(self, alias: str) -> RegisteredVersion | None:
-        return next((one for one in self.versions() if alias in one.aliases), None)
 
     def _search(self, query: str) -> tuple[RegisteredVersion, ...]:
         found = self._client.search_model_versions(query)

@@ -65,7 +65,7 @@ def _cost(axes: Axes, evaluation: Evaluation) -> None:
         xscale="log",
         xlabel="decline at this probability and above",
         ylabel="cost (major units)",
-        title="Cost under the policy",
+        title="Cost of what is answered, live rules joined",
         ylim=(0, 1.3 * max(cost.total for cost in evaluation.costs.values()) or 1.0),
     )
 

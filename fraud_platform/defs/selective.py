@@ -14,7 +14,7 @@ from fraud_platform.defs.platform import Platform
 from fraud_platform.defs.rules import compared_model
 from fraud_platform.errors import TrainingError
 from fraud_platform.evaluate import amount_major
-from fraud_platform.evaluate.backtest import request_columns
+from fraud_platform.evaluate.joined import request_columns
 from fraud_platform.learning.selective import MEASURES
 from fraud_platform.learning.selective_bakeoff import (
     DRAWS,
@@ -139,8 +139,7 @@ def decided_world(
     frame: as of `mature_frame`; truth: as of `read_truth`. TrainingError where it misses a row.
     """
     columns = columns_of(frame, model.contract)
-    fired = rules.fired({**columns, **request_columns(frame)}, len(frame))
-    kept = rules.verdicts(fired)[0] < 0
+    kept = rules.actions({**columns, **request_columns(frame)}, len(frame)) < 0
     known = truth.set_index("transaction_id")["is_fraud"].reindex(frame["transaction_id"])
     if known.isna().any():
         missing = known.index[known.isna()][0]

@@ -7,7 +7,7 @@ Does not belong here: fitting (`train`), the verdict (`register`), drawing (`ada
 
 from fraud_platform.evaluate.backtest import Backtest, ModelOverlap, RuleResult, backtest
 from fraud_platform.evaluate.card import model_card
-from fraud_platform.evaluate.evaluation import Cost, Curves, Evaluation, Segment
+from fraud_platform.evaluate.evaluation import Alone, Curves, Evaluation, Segment
 from fraud_platform.evaluate.explorer import Band, Choice, bands, choices
 from fraud_platform.evaluate.folds import Fold, prequential
 from fraud_platform.evaluate.metrics import (
@@ -19,17 +19,17 @@ from fraud_platform.evaluate.metrics import (
     measure,
     recall_at_precision,
 )
-from fraud_platform.evaluate.money import Interval, amount_major, paired_bootstrap
+from fraud_platform.evaluate.money import Cost, Interval, amount_major, paired_bootstrap
 from fraud_platform.evaluate.rates import Rates, rates
-from fraud_platform.evaluate.run import Comparison, compare, evaluate
+from fraud_platform.evaluate.run import evaluate
 from fraud_platform.evaluate.rungs import Rung, Rungs, rungs
 
 __all__ = [
+    "Alone",
     "Backtest",
     "Band",
     "CalibrationBin",
     "Choice",
-    "Comparison",
     "Cost",
     "Curves",
     "Evaluation",
@@ -49,7 +49,6 @@ __all__ = [
     "calibration_error",
     "card_precision_at_k",
     "choices",
-    "compare",
     "evaluate",
     "measure",
     "model_card",

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from fraud_platform.errors import ContractError, TrainingError
-from fraud_platform.evaluate.money import RESAMPLES, Interval, amount_major, paired_bootstrap, rule_actions
+from fraud_platform.evaluate.joined import request_columns
+from fraud_platform.evaluate.money import RESAMPLES, Interval, amount_major, paired_bootstrap
 from fraud_platform.policy import Policy
-from fraud_platform.rules import FIELD_TYPES, REQUEST, RuleSet
+from fraud_platform.rules import RuleSet, Verdict
 from fraud_platform.schema import ACTIONS
 from fraud_platform.train import Candidate, Part, columns_of
 
@@ -134,11 +135,6 @@ def backtest(
     )
 
 
-def request_columns(rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """The request's fields among a frame's columns, as rules read them: "request.FIELD", each (n,)."""
-    return {REQUEST + name: rows[name].to_numpy() for name in FIELD_TYPES if name in rows}
-
-
 def _rows(frame: pd.DataFrame, rules: RuleSet, policy: Policy, model: Candidate | None) -> _Rows:
     n = len(frame)
     columns = {name: frame[name].to_numpy() for name in rules.feature_names if name in frame}
@@ -171,11 +167,11 @@ def _part_of(rows: _Rows, chosen: np.ndarray) -> _Rows:
 
 
 def _costs(rows: _Rows, rules: RuleSet, policy: Policy) -> dict[str, float]:
-    said, is_final = rules.verdicts(rows.fired)
-    contenders = {"approve_all": np.zeros(len(said), dtype=np.int8), "rules": rule_actions(said)}
+    answers = rules.answers(rows.fired)
+    contenders = {"approve_all": np.full(len(rows.model), APPROVE, dtype=np.int8), "rules": answers[APPROVE]}
     if (rows.model >= 0).all():
         contenders["model"] = rows.model
-        contenders["model_and_rules"] = np.where(is_final, said, np.maximum(rows.model, said))
+        contenders["model_and_rules"] = np.choose(rows.model, answers)
     return {
         name: float(policy.realized_costs(actions, rows.is_fraud, rows.amount).sum())
         for name, actions in contenders.items()
@@ -235,9 +231,9 @@ def _differences(rows: _Rows, rules: RuleSet, policy: Policy, base: np.ndarray) 
     before = policy.realized_costs(base, rows.is_fraud, rows.amount)
     found = {}
     for place, rule in enumerate(rules.rules):
-        level = ACTIONS.index(rule.action)
-        acted = np.full_like(base, level) if level == APPROVE else np.maximum(base, level).astype(np.int8)
-        actions = np.where(rows.fired[:, place], acted, base)
+        alone = Verdict(rule.action, rule.action == "approve", ())
+        acted = np.array([ACTIONS.index(alone.joined(action)[0]) for action in ACTIONS], dtype=np.int8)
+        actions = np.where(rows.fired[:, place], acted[base], base)
         found[rule.name] = before - policy.realized_costs(actions, rows.is_fraud, rows.amount)
     return found
 

@@ -25,8 +25,8 @@ LIMITS = (
     "It was judged on rows whose labels were mature. Frauds that nobody reported count as legitimate.",
     "Payments that were declined have no outcome; where an earlier system declined, its choices are in the "
     "data.",
-    "Money is that of the policy at the evaluation: with other prices the figures and the best actions are "
-    "others.",
+    "Money is that of the model with the policy and the live rules at the evaluation: with other prices or "
+    "rules the figures and the best actions are others.",
     "Intervals say how far chance in which cards appear may carry; they do not foresee new kinds of fraud.",
 )
 
@@ -120,7 +120,8 @@ def _money(evaluation: Evaluation) -> str:
         for name, cost in evaluation.costs.items()
     )
     head = ("contender", "cost", "candidate saves", "low", "high")
-    return f"{_table(head, rows)}\n\n{_plain(evaluation.method)}."
+    alone = f"\n\n{_plain(str(evaluation.alone))}." if evaluation.alone else ""
+    return f"{_table(head, rows)}{alone}\n\n{_plain(evaluation.method)}."
 
 
 def _segments(evaluation: Evaluation) -> str:

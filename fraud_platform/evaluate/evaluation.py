@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fraud_platform.evaluate.explorer import Band
 from fraud_platform.evaluate.metrics import CalibrationBin, Quality
-from fraud_platform.evaluate.money import Interval
+from fraud_platform.evaluate.money import Cost, Interval
 from fraud_platform.evaluate.rates import Rates
+from fraud_platform.schema import ACTIONS
 from fraud_platform.train import Part
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What one contender's choices cost, in major units, and how many rows met each action."""
+class Alone:
+    """The candidate without the rules: what its policy's actions cost.
 
-    total: float
-    approved: int
-    stepped_up: int
-    declined: int
-    frauds_approved: int
+    rules_save: what the live rules save beside it (major units), below 0 where they cost more than they save.
+    """
+
+    cost: Cost
+    rules_save: Interval
+
+    def __str__(self) -> str:
+        return (
+            f"the candidate alone, without the rules, would cost {self.cost.total:,.0f}: beside it they save "
+            f"{self.rules_save}"
+        )
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,8 @@ class Segment:
 class Curves:
     """Points for plots: by contender precision and recall, and cost by decline threshold.
 
-    bands: the candidate's rows by probability, for any pair of thresholds (see `explorer`).
+    Precision and recall are the model's own ranking; costs are joined with the live rules. bands: the
+    candidate's rows by probability, for any pair of thresholds (see `explorer`).
     """
 
     precision_recall: dict[str, tuple[tuple[float, float], ...]]
@@ -62,9 +70,12 @@ class Evaluation:
     """Candidate, champion and baselines on the same rows.
 
     `qualities` and `costs` are by contender: candidate, champion (where there is one), logistic, rules,
-    approve_all, and so are `rates`. `savings` say what the candidate saves against each of the others (major
-    units). `importance`: features of the candidate by the share of its gain, largest first. A file of before
-    rates and importance were measured is read without them.
+    approve_all, and so are `rates`. Qualities are the model's own; costs, rates, savings and segments are of
+    what the service answers with that model: its policy's actions joined with the live rules; `rules` are the
+    live rules alone, all else approved. `savings` say what the candidate saves against each of the others
+    (major units). `alone`: the candidate without the rules. `importance`: features of the candidate by the
+    share of its gain, largest first. A file of before rates, importance and `alone` were measured is read
+    without them.
     """
 
     fingerprint: str
@@ -81,6 +92,7 @@ class Evaluation:
     method: str
     rates: dict[str, Rates] = field(default_factory=dict)
     importance: tuple[tuple[str, float], ...] = ()
+    alone: Alone | None = None
 
     @property
     def quality(self) -> Quality:
@@ -102,6 +114,8 @@ class Evaluation:
         numbers |= {f"recall_at_precision_{p:.2f}": recall for p, recall in quality.recall_at_precision}
         numbers |= {f"cost_{name}": cost.total for name, cost in self.costs.items()}
         numbers |= {f"saved_against_{name}": saving.estimate for name, saving in self.savings.items()}
+        if self.alone is not None:
+            numbers["cost_candidate_alone"] = self.alone.cost.total
         if "candidate" in self.rates:
             numbers |= self.rates["candidate"].metrics()
         return numbers
@@ -117,6 +131,7 @@ class Evaluation:
             f"recall at precision: {recalls}",
             f"calibration: Brier {quality.brier:.5f}, expected error {quality.calibration_error:.5f}",
             *(f"costs {cost.total:,.0f}: {name}" for name, cost in self.costs.items()),
+            *((str(self.alone),) if self.alone else ()),
             *(f"{name}: {rates}" for name, rates in self.rates.items()),
             *(f"saves {saving} against {name}" for name, saving in self.savings.items()),
             self.method,
@@ -139,11 +154,12 @@ class Evaluation:
             "segments": tuple(map(_segment, content["segments"])),
             "rates": {name: Rates(**r) for name, r in content.get("rates", {}).items()},
             "importance": tuple((name, share) for name, share in content.get("importance", ())),
+            "alone": _alone(content.get("alone")),
             "curves": Curves(
                 precision_recall=lists,
                 threshold_cost=tuple(map(tuple, curves["threshold_cost"])),
                 calibration=tuple(CalibrationBin(**b) for b in curves["calibration"]),
-                bands=tuple(Band(**b) for b in curves.get("bands", ())),
+                bands=_bands(curves.get("bands", ())),
             ),
         }
         return cls(**{**content, **changed})
@@ -152,6 +168,17 @@ class Evaluation:
 def _quality(content: Mapping[str, Any]) -> Quality:
     pairs = tuple((p, recall) for p, recall in content["recall_at_precision"])
     return Quality(**{**content, "recall_at_precision": pairs})
+
+
+def _alone(content: Mapping[str, Any] | None) -> Alone | None:
+    return Alone(Cost(**content["cost"]), Interval(**content["rules_save"])) if content else None
+
+
+def _bands(content: Sequence[Mapping[str, Any]]) -> tuple[Band, ...]:
+    """None where they are of before the rules were joined: they knew a cost only."""
+    if any(not isinstance(band["approve"], Mapping) for band in content):
+        return ()
+    return tuple(Band(**dict(band) | {name: Cost(**band[name]) for name in ACTIONS}) for band in content)
 
 
 def _segment(content: Mapping[str, Any]) -> Segment:

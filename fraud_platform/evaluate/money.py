@@ -30,6 +30,24 @@ class Interval:
         return f"{self.estimate:,.0f} ({self.level:.0%} interval {self.low:,.0f} to {self.high:,.0f})"
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What actions cost, in major units, how many rows met each of them, and how many frauds the first."""
+
+    total: float
+    approved: int
+    stepped_up: int
+    declined: int
+    frauds_approved: int
+
+    @classmethod
+    def of(cls, actions: np.ndarray, cost: np.ndarray, is_fraud: np.ndarray) -> Cost:
+        """actions: index into ACTIONS; cost: what each cost (major units); arrays of shape (n,)."""
+        met = np.bincount(actions, minlength=len(ACTIONS)).tolist()
+        missed = int(((actions == ACTIONS.index("approve")) & is_fraud).sum())
+        return cls(float(cost.sum()), met[0], met[1], met[2], missed)
+
+
 def amount_major(amount_minor: np.ndarray, currency: np.ndarray) -> np.ndarray:
     """Amounts in major currency units: float64 (n,). TrainingError for a currency that is not known."""
     codes, inverse = np.unique(np.asarray(currency, dtype=object).astype(str), return_inverse=True)
@@ -38,11 +56,6 @@ def amount_major(amount_minor: np.ndarray, currency: np.ndarray) -> np.ndarray:
         raise TrainingError(f"currencies {unknown} are not known; quarantine such rows or extend the schema")
     scale = np.array([10.0 ** CURRENCY_EXPONENTS[code] for code in codes])
     return np.asarray(amount_minor, dtype=np.float64) / scale[inverse]
-
-
-def rule_actions(fired: np.ndarray) -> np.ndarray:
-    """Index into ACTIONS when rules alone decide: what fired, otherwise approve."""
-    return np.where(np.asarray(fired) < 0, ACTIONS.index("approve"), fired).astype(np.int8)
 
 
 def paired_bootstrap(
@@ -86,11 +99,18 @@ def _resampled(sums: np.ndarray, rng: np.random.Generator, resamples: int) -> np
 
 
 def threshold_costs(
-    policy: Policy, probability: np.ndarray, is_fraud: np.ndarray, amount: np.ndarray
+    policy: Policy,
+    probability: np.ndarray,
+    answers: np.ndarray,
+    is_fraud: np.ndarray,
+    amount: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Thresholds (m,) and the cost of declining above each and approving the rest (m,)."""
+    """Thresholds (m,) and the cost of declining above each and approving the rest (m,), beside the rules.
+
+    answers: as of `RuleSet.answers`, (3, n); the others (n,), amounts in major units.
+    """
     approve, decline = (
-        policy.realized_costs(np.full(len(amount), ACTIONS.index(action), np.int8), is_fraud, amount)
+        policy.realized_costs(answers[ACTIONS.index(action)], is_fraud, amount)
         for action in ("approve", "decline")
     )
     order = np.argsort(probability, kind="stable")

@@ -1,4 +1,7 @@
-"""Judge a candidate on the test part of its split."""
+"""Judge a candidate on the test part of its split, as it would ship: its policy joined with the live rules.
+
+Capacities and exploration are left out: what they change depends on the hour's traffic, or on a draw.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,15 @@ import pandas as pd
 from sklearn.metrics import precision_recall_curve
 
 from fraud_platform.errors import TrainingError
-from fraud_platform.evaluate.backtest import request_columns
-from fraud_platform.evaluate.evaluation import Cost, Curves, Evaluation, Segment
+from fraud_platform.evaluate.evaluation import Alone, Curves, Evaluation, Segment
 from fraud_platform.evaluate.explorer import bands
+from fraud_platform.evaluate.joined import live_answers
 from fraud_platform.evaluate.metrics import Quality, calibration_bins, measure
 from fraud_platform.evaluate.money import (
     RESAMPLES,
-    Interval,
+    Cost,
     amount_major,
     paired_bootstrap,
-    rule_actions,
     threshold_costs,
 )
 from fraud_platform.evaluate.rates import rates
@@ -36,19 +38,11 @@ CURVE_POINTS = 200
 IMPORTANT_FEATURES = 30
 METHOD = (
     "intervals: paired bootstrap of {resamples:,} resamples, drawing whole cards, at 95 %; "
-    "costs are those of the policy on the truth, a step-up at its expectation: the good customers who give "
-    "up, the frauds that pass it"
+    "costs are those of what the service would answer with each model, on the truth: the stronger of policy "
+    "and live rules, an approving rule final; rules: the live rules alone, all else approved; a step-up at "
+    "its expectation: the good customers who give up, the frauds that pass it; ranking and calibration are "
+    "the models' own"
 )
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two models' choices on the same rows; `saved` is what the challenger saves (major units)."""
-
-    champion_cost: float
-    challenger_cost: float
-    saved: Interval
-    rows: int
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ class _Truth:
 
 @dataclass(frozen=True)
 class _Contender:
-    """`score` is None for a contender that does not rank."""
+    """actions: index into ACTIONS of what is answered with it; `score` is None where it does not rank."""
 
     actions: np.ndarray
     score: np.ndarray | None = None
@@ -82,12 +76,16 @@ def evaluate(
     """Candidate, champion, logistic regression, rules and "approve all" on the candidate's test part.
 
     training_set: as for `train`, with card_id, amount_minor, currency and, where known, the columns of
-    `segments`. TrainingError when the part holds one class only or the champion has learned from it.
+    `segments`. Costs, rates, savings and segments are of what the service would answer with each model: its
+    policy joined with the live rules; ranking and calibration are the model's own. TrainingError when the
+    part holds one class only or the champion has learned from it.
     """
     rows = _later_rows(training_set, candidate.split.test, champion)
     truth = _truth(rows)
     report(f"judging on {len(rows):,} rows")
-    contenders = _contenders(candidate, rows, truth, policy, rules, champion)
+    columns = columns_of(rows, candidate.contract)
+    answers = live_answers(rules, columns, rows)
+    contenders = _contenders(candidate, rows, columns, truth, policy, answers, champion)
     probability = contenders["candidate"].probability
     assert probability is not None
     cost = {
@@ -102,39 +100,17 @@ def evaluate(
         frauds=int(truth.is_fraud.sum()),
         cards=len(np.unique(truth.card_id)),
         qualities=dict(_qualities(contenders, truth)),
-        costs={name: _cost(c.actions, cost[name], truth) for name, c in contenders.items()},
+        costs={name: Cost.of(c.actions, cost[name], truth.is_fraud) for name, c in contenders.items()},
         savings=paired_bootstrap(others, truth.card_id, SEED, resamples),
         segments=tuple(_segments(rows, truth, probability, cost, resamples)),
-        curves=_curves(contenders, truth, policy),
+        curves=_curves(contenders, truth, policy, answers),
         method=METHOD.format(resamples=resamples),
         rates={
             name: rates(c.actions, truth.is_fraud, truth.amount, policy) for name, c in contenders.items()
         },
         importance=_importance(candidate),
+        alone=_alone(policy.actions(probability, truth.amount), cost["candidate"], truth, policy, resamples),
     )
-
-
-def compare(
-    champion: Candidate,
-    challenger: Candidate,
-    rows: pd.DataFrame,
-    policy: Policy,
-    resamples: int = RESAMPLES,
-) -> Comparison:
-    """What the challenger saves on mature rows that neither has learned from.
-
-    rows: as for `evaluate`. TrainingError when one of them has learned from later rows than the first.
-    """
-    first = int(rows["event_time"].min())
-    for model in (champion, challenger):
-        _refuse_seen(model, first)
-    truth = _truth(rows)
-    costs = [
-        policy.realized_costs(_model(model, rows, truth, policy).actions, truth.is_fraud, truth.amount)
-        for model in (champion, challenger)
-    ]
-    saved = paired_bootstrap({"saved": costs[0] - costs[1]}, truth.card_id, SEED, resamples)["saved"]
-    return Comparison(float(costs[0].sum()), float(costs[1].sum()), saved, len(rows))
 
 
 def _later_rows(training_set: pd.DataFrame, part: Part, champion: Candidate | None) -> pd.DataFrame:
@@ -167,43 +143,41 @@ def _truth(rows: pd.DataFrame) -> _Truth:
 def _contenders(
     candidate: Candidate,
     rows: pd.DataFrame,
+    columns: dict[str, np.ndarray],
     truth: _Truth,
     policy: Policy,
-    rules: RuleSet,
+    answers: np.ndarray,
     champion: Candidate | None,
 ) -> dict[str, _Contender]:
-    columns = columns_of(rows, candidate.contract)
+    """columns: the rows' features in the candidate's contract; answers: as of `RuleSet.answers`, (3, n)."""
+
+    def learned(score: np.ndarray, probability: np.ndarray) -> _Contender:
+        return _Contender(np.choose(policy.actions(probability, truth.amount), answers), score, probability)
+
     matrix = candidate.matrix(columns)
     score = candidate.score_matrix(matrix)
-    found = {"candidate": _learned(score, candidate.calibrator(score), truth, policy)}
+    found = {"candidate": learned(score, candidate.calibrator(score))}
     if champion is not None:
-        found["champion"] = _model(champion, rows, truth, policy)
-    line = candidate.baseline.score(matrix)
-    found["logistic"] = _learned(line, candidate.baseline.calibrator(line), truth, policy)
-    found["rules"] = _Contender(rule_actions(rules.actions(columns | request_columns(rows), len(rows))))
-    found["approve_all"] = _Contender(np.zeros(len(rows), dtype=np.int8))
+        score = champion.score(columns_of(rows, champion.contract))
+        found["champion"] = learned(score, champion.calibrator(score))
+    score = candidate.baseline.score(matrix)
+    found["logistic"] = learned(score, candidate.baseline.calibrator(score))
+    found["rules"] = _Contender(answers[ACTIONS.index("approve")])
+    found["approve_all"] = _Contender(np.full(len(rows), ACTIONS.index("approve"), dtype=np.int8))
     return found
 
 
-def _model(model: Candidate, rows: pd.DataFrame, truth: _Truth, policy: Policy) -> _Contender:
-    score = model.score(columns_of(rows, model.contract))
-    return _learned(score, model.calibrator(score), truth, policy)
-
-
-def _learned(score: np.ndarray, probability: np.ndarray, truth: _Truth, policy: Policy) -> _Contender:
-    return _Contender(policy.actions(probability, truth.amount), score, probability)
+def _alone(actions: np.ndarray, joined: np.ndarray, truth: _Truth, policy: Policy, resamples: int) -> Alone:
+    """actions: the candidate's without the rules; joined: its costs with them (major units); (n,) each."""
+    cost = policy.realized_costs(actions, truth.is_fraud, truth.amount)
+    saved = paired_bootstrap({"rules": cost - joined}, truth.card_id, SEED, resamples)
+    return Alone(Cost.of(actions, cost, truth.is_fraud), saved["rules"])
 
 
 def _qualities(contenders: dict[str, _Contender], truth: _Truth) -> Iterator[tuple[str, Quality]]:
     for name, one in contenders.items():
         if one.score is not None and one.probability is not None:
             yield name, measure(one.score, one.probability, truth.is_fraud, truth.event_time, truth.card_id)
-
-
-def _cost(actions: np.ndarray, cost: np.ndarray, truth: _Truth) -> Cost:
-    met = np.bincount(actions, minlength=len(ACTIONS)).tolist()
-    approved = actions == ACTIONS.index("approve")
-    return Cost(float(cost.sum()), met[0], met[1], met[2], int((approved & truth.is_fraud).sum()))
 
 
 def _segments(
@@ -241,10 +215,10 @@ def _importance(candidate: Candidate) -> tuple[tuple[str, float], ...]:
     return tuple((candidate.contract.names[i], float(gain[i]) / total) for i in order if gain[i] > 0)
 
 
-def _curves(contenders: dict[str, _Contender], truth: _Truth, policy: Policy) -> Curves:
+def _curves(contenders: dict[str, _Contender], truth: _Truth, policy: Policy, answers: np.ndarray) -> Curves:
     probability = contenders["candidate"].probability
     assert probability is not None
-    thresholds, costs = threshold_costs(policy, probability, truth.is_fraud, truth.amount)
+    thresholds, costs = threshold_costs(policy, probability, answers, truth.is_fraud, truth.amount)
     return Curves(
         precision_recall={
             name: _precision_recall(one.score, truth.is_fraud)
@@ -253,7 +227,7 @@ def _curves(contenders: dict[str, _Contender], truth: _Truth, policy: Policy) ->
         },
         threshold_cost=tuple(zip(thresholds.tolist(), costs.tolist(), strict=True)),
         calibration=calibration_bins(probability, truth.is_fraud),
-        bands=bands(policy, probability, truth.is_fraud, truth.amount),
+        bands=bands(policy, probability, answers, truth.is_fraud, truth.amount),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from fraud_platform.errors import TrainingError
-from fraud_platform.evaluate.backtest import request_columns
+from fraud_platform.evaluate.joined import request_columns
 from fraud_platform.evaluate.money import RESAMPLES, Interval, amount_major, paired_bootstrap
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.policy import Policy
@@ -120,13 +120,13 @@ def rung_actions(
     n = len(amount)
     unscored = policy.actions(np.full(n, policy.fallback.unscored_probability), amount)
     told = {name: columns[name] for name in request_features(contract)}
-    with_features = rules.verdicts(rules.fired({**columns, **requests}, n))
-    with_request = rules.verdicts(rules.fired({**told, **requests}, n))
+    with_features = rules.answers(rules.fired({**columns, **requests}, n))
+    with_request = rules.answers(rules.fired({**told, **requests}, n))
     fixed = ACTIONS.index(policy.fallback.fixed_action)
     return {
-        "model": _joined(with_features, policy.actions(probability, amount)),
-        "rules": _joined(with_features, unscored),
-        "request": _joined(with_request, unscored),
+        "model": np.choose(policy.actions(probability, amount), with_features),
+        "rules": np.choose(unscored, with_features),
+        "request": np.choose(unscored, with_request),
         "fixed": np.full(n, fixed, dtype=np.int8),
         APPROVE_ALL: np.zeros(n, dtype=np.int8),
     }
@@ -140,12 +140,6 @@ def request_features(contract: FeatureContract) -> tuple[str, ...]:
         if feature.entity is None and all(one.entity is None for one in needs):
             known.add(feature.name)
     return tuple(name for name in contract.names if name in known)
-
-
-def _joined(verdicts: tuple[np.ndarray, np.ndarray], base: np.ndarray) -> np.ndarray:
-    """The stronger of rules and policy; after an approving rule the policy is not heard."""
-    said, is_final = verdicts
-    return np.where(is_final, said, np.maximum(base, said)).astype(np.int8)
 
 
 def _shares(actions: np.ndarray) -> tuple[float, ...]:

@@ -22,6 +22,7 @@ from sklearn.metrics import average_precision_score
 from fraud_platform.errors import MappingError, SourceError
 from fraud_platform.evaluate.evaluation import Evaluation
 from fraud_platform.evaluate.folds import Fold, prequential
+from fraud_platform.evaluate.joined import live_answers
 from fraud_platform.evaluate.money import amount_major
 from fraud_platform.evaluate.run import evaluate
 from fraud_platform.features.contract import FeatureContract
@@ -69,8 +70,8 @@ class Choice:
 class Group:
     """How the chosen model treats a group of customers. average_precision is NaN without a fraud.
 
-    stopped_good: the share of legitimate transactions that the policy declines or steps up;
-    approved_frauds: the share of frauds that it approves.
+    stopped_good: the share of legitimate transactions that policy and live rules decline or step up;
+    approved_frauds: the share of frauds that they approve.
     """
 
     dimension: str
@@ -130,7 +131,7 @@ def run_sparkov(
         folds=folds,
         candidate=candidate,
         evaluation=evaluate(candidate, frame, policy, rules, report=report),
-        groups=() if people is None else tuple(_groups(candidate, frame, people, policy)),
+        groups=() if people is None else tuple(_groups(candidate, frame, people, policy, rules)),
         excluded=mapping.excluded,
     )
 
@@ -204,16 +205,19 @@ def _average_precision(
 
 
 def _groups(
-    candidate: Candidate, frame: pd.DataFrame, people: pd.DataFrame, policy: Policy
+    candidate: Candidate, frame: pd.DataFrame, people: pd.DataFrame, policy: Policy, rules: RuleSet
 ) -> Iterator[Group]:
     rows = frame.loc[candidate.split.test.mask(frame["event_time"].to_numpy())]
     known = people.set_index("card_id").reindex(rows["card_id"])
     ages = np.searchsorted(AGE_BANDS, known["age"].fillna(-1).to_numpy(), side="right") - 1
     labels = [f"{low} to {high - 1}" for low, high in pairwise(AGE_BANDS)]
     labels[-1] = f"{AGE_BANDS[-2]} and above"
-    score = candidate.score(columns_of(rows, candidate.contract))
+    columns = columns_of(rows, candidate.contract)
+    score = candidate.score(columns)
+    answers = live_answers(rules, columns, rows)
     amount = amount_major(rows["amount_minor"].to_numpy(), rows["currency"].to_numpy())
-    is_approved = policy.actions(candidate.calibrator(score), amount) == ACTIONS.index("approve")
+    actions = np.choose(policy.actions(candidate.calibrator(score), amount), answers)
+    is_approved = actions == ACTIONS.index("approve")
     is_fraud = rows["is_fraud"].to_numpy(dtype=bool)
     dimensions = {
         "gender": known["gender"].fillna("unknown").to_numpy().astype(str),

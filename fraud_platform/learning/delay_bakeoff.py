@@ -17,9 +17,8 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 from fraud_platform.evaluate import Fold, paired_bootstrap, prequential
-from fraud_platform.evaluate.backtest import request_columns
 from fraud_platform.evaluate.folds import Role
-from fraud_platform.evaluate.money import rule_actions
+from fraud_platform.evaluate.joined import live_answers
 from fraud_platform.evaluate.ranking import mean_average_precisions
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.learning.delay_contenders import (
@@ -234,21 +233,19 @@ def _ways(
     """Ways to decide the later rows, beside the model that `train` would have made."""
     place, n = part.place, len(part.place)
     frame = rows.frame.iloc[place]
-    fired = rules.fired(columns_of(frame, contract) | request_columns(frame), n)
-    verdict, is_final = rules.verdicts(fired)
+    answers = live_answers(rules, columns_of(frame, contract), frame)
     shipped, waited, naive = (np.concatenate(said[name].probability) for name in (SHIPPED, reference, NAIVE))
     priced = policy.actions(shipped, rows.amount[place])
-    joined = np.where(is_final, verdict, np.maximum(priced, verdict)).astype(np.int8)
     model = f"policy on {SHIPPED}"
     actions = {
         "approve all": np.zeros(n, dtype=np.int8),
-        "rules alone": rule_actions(verdict),
+        "rules alone": answers[ACTIONS.index("approve")],
         f"decline from {THRESHOLD} on naive": _above(naive),
         f"decline from {THRESHOLD} on {SHIPPED}": _above(shipped),
         f"policy on {NAIVE}": policy.actions(naive, rows.amount[place]),
         f"policy on {reference}": policy.actions(waited, rows.amount[place]),
         model: priced,
-        f"{model}, with the rules": joined,
+        f"{model}, with the rules": np.choose(priced, answers),
     }
     costs = {name: _realized(rows, part, policy, chosen) for name, chosen in actions.items()}
     cards = rows.card_id[place]

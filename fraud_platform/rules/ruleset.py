@@ -1,6 +1,7 @@
 """Rules, evaluated: the same program for one decision and for a million rows.
 
-Belongs here: what a rule is, which ones fire, and what those that fire say together.
+Belongs here: what a rule is, which ones fire, what those that fire say together, and what becomes of the
+policy's action beside them.
 Does not belong here: reading files (`reading`), the language (`language`), what an action costs (`policy`).
 """
 
@@ -73,6 +74,18 @@ class Verdict:
     action: Action | None
     is_final: bool
     heard: tuple[RuleHit, ...]
+
+    def joined(self, base: Action) -> tuple[Action, bool]:
+        """The answer where the policy says `base`, and whether it is the rules': the stronger of the two.
+
+        After an approving rule the policy is not heard. This is the one place that says so: the service
+        answers by it, and `RuleSet.answers` has it for columns.
+        """
+        if self.action is None:
+            return base, False
+        if self.is_final or ACTIONS.index(self.action) > ACTIONS.index(base):
+            return self.action, True
+        return base, False
 
 
 def verdict(hits: Sequence[RuleHit]) -> Verdict:
@@ -155,16 +168,25 @@ class RuleSet:
 
     def actions(self, columns: Mapping[str, np.ndarray], n: int) -> np.ndarray:
         """Index into ACTIONS of the live rules' verdict: int8 (n,), -1 where none fires. See `fired`."""
-        return self.verdicts(self.fired(columns, n))[0]
+        said, place = self._verdicts(self.fired(columns, n))
+        levels = [-1 if one.action is None else ACTIONS.index(one.action) for one in said]
+        return np.array(levels, dtype=np.int8)[place]
 
-    def verdicts(self, fired: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of what fired, bool (n, len(rules)): the actions as `actions` has them, and is_final, bool (n,)."""
+    def answers(self, fired: np.ndarray) -> np.ndarray:
+        """What is answered where the policy says ACTIONS[a], by row a: index into ACTIONS, int8 (3, n).
+
+        fired: as of `fired`, bool (n, len(rules)). `np.choose(actions, answers)` joins the policy's actions,
+        (n,), with the rules; row 0 is what the rules answer alone, where all else is approved.
+        """
+        said, place = self._verdicts(fired)
+        joined = [[ACTIONS.index(one.joined(base)[0]) for one in said] for base in ACTIONS]
+        return np.array(joined, dtype=np.int8)[:, place]
+
+    def _verdicts(self, fired: np.ndarray) -> tuple[list[Verdict], np.ndarray]:
+        """One for each pattern of what fires, and the place of each row's: int (n,)."""
         patterns, which = np.unique(fired, axis=0, return_inverse=True)
         said = [verdict([self._hits[i] for i in np.flatnonzero(pattern)]) for pattern in patterns]
-        levels = [-1 if one.action is None else ACTIONS.index(one.action) for one in said]
-        finals = [one.is_final for one in said]
-        place = which.reshape(len(fired))
-        return np.array(levels, dtype=np.int8)[place], np.array(finals, dtype=bool)[place]
+        return said, which.reshape(len(fired))
 
     def _fired(self, data: Data, moment: int | None) -> list[int]:
         found = self._programs.true(data)

@@ -19,7 +19,7 @@ from fraud_platform.features.rows import row_expression
 from fraud_platform.package import Bundle
 from fraud_platform.policy import PolicyDecision
 from fraud_platform.rules import Verdict, verdict
-from fraud_platform.schema import ACTIONS, CURRENCY_EXPONENTS, Action, Transaction
+from fraud_platform.schema import CURRENCY_EXPONENTS, Action, Transaction
 from fraud_platform.serve.booster import Booster
 from fraud_platform.serve.capacity import Wish
 from fraud_platform.serve.contributions import TreeShap
@@ -123,11 +123,11 @@ class Judge:
             tier = "model"
         amount, probability = amount_of(transaction), scored.probability if scored else None
         ruled, base = verdict(live), self._priced(probability, amount)
-        action, is_rule = _strongest(ruled, base.action)
+        action, is_rule = ruled.joined(base.action)
         shut = self._closed(closed, base, action, ruled, probability)
         if shut:
             base = self._priced(probability, amount, shut)
-            action, is_rule = _strongest(ruled, base.action)
+            action, is_rule = ruled.joined(base.action)
         otherwise: DecidedBy = "policy" if tier == "model" else "fallback"
         reasons, faults = self._reasons(ruled, base, action, is_rule, tier, scored)
         return Judgement(
@@ -283,13 +283,3 @@ def _explainer(bundle: Bundle, booster: Booster) -> Explain:
     explain = TreeShap(forest, width).contributions
     is_same = np.allclose(explain(np.zeros(width)), expected, rtol=1e-9, atol=1e-12)
     return explain if is_same else booster.contributions
-
-
-def _strongest(ruled: Verdict, base: Action) -> tuple[Action, bool]:
-    """The stronger of rules and policy, and whether it is the rules'; after an approving rule the policy is
-    not heard."""
-    if ruled.is_final and ruled.action is not None:
-        return ruled.action, True
-    if ruled.action is not None and ACTIONS.index(ruled.action) > ACTIONS.index(base):
-        return ruled.action, True
-    return base, False

@@ -9,6 +9,7 @@ import pytest
 
 from fraud_platform.errors import ContractError, TrainingError
 from fraud_platform.evaluate import (
+    Cost,
     Evaluation,
     amount_major,
     bands,
@@ -16,20 +17,23 @@ from fraud_platform.evaluate import (
     calibration_error,
     card_precision_at_k,
     choices,
-    compare,
     evaluate,
     measure,
     paired_bootstrap,
     rates,
     recall_at_precision,
+    rungs,
 )
-from fraud_platform.evaluate.money import rule_actions, threshold_costs
+from fraud_platform.evaluate.joined import live_answers
+from fraud_platform.evaluate.money import threshold_costs
+from fraud_platform.evaluate.rungs import APPROVE_ALL
 from fraud_platform.evaluate.segments import slices
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.policy import Fallback, Policy, load_policy
-from fraud_platform.rules import rules_from_yaml
+from fraud_platform.rules import RuleSet, rules_from_yaml
+from fraud_platform.schema import ACTIONS
 from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
-from fraud_platform.train import Candidate, Part, Split, TrainParams, train
+from fraud_platform.train import Candidate, Part, Split, TrainParams, columns_of, train
 
 START = 1_700_006_400_000
 CONTRACT = FeatureContract(
@@ -76,6 +80,11 @@ def make_world(rows: int = 8_000, days: int = 60, seed: int = 6) -> pd.DataFrame
             "card_reports": reports,
         }
     )
+
+
+def heard(n: int) -> np.ndarray:
+    """What is answered to n rows where no rule has a say: what the policy says."""
+    return RuleSet().answers(np.zeros((n, 0), dtype=bool))
 
 
 @pytest.fixture(scope="module")
@@ -165,19 +174,26 @@ def test_amounts_follow_the_currency():
         amount_major(np.array([1]), np.array(["XXX"]))
 
 
-def test_rules_alone_approve_what_they_do_not_know():
-    assert rule_actions(np.array([-1, 0, 1, 2], dtype=np.int8)).tolist() == [0, 0, 1, 2]
-
-
 def test_threshold_costs_by_hand():
     policy = Policy(50.0, 100.0, 1.0, 0.1, 0.1, 12.0, Fallback(0.02, "step_up"))
     probability, fraud, amount = np.array([0.0, 0.2, 0.9]), np.array([0, 1, 1]), np.array([10.0, 20.0, 30.0])
-    thresholds, costs = threshold_costs(policy, probability, fraud, amount)
+    thresholds, costs = threshold_costs(policy, probability, heard(3), fraud, amount)
     at = dict(zip(thresholds.tolist(), costs.tolist(), strict=True))
     assert at[thresholds[0]] == 0.0  # good approved, both frauds declined
     assert at[1.0] == pytest.approx((20 + 50) + (30 + 50))
     middle = thresholds[np.searchsorted(thresholds, 0.5)]
     assert at[middle] == pytest.approx(20 + 50)
+
+
+def test_threshold_costs_beside_rules_by_hand():
+    """The first row is declined by a rule whatever the threshold, the second approved by a final one."""
+    policy = Policy(50.0, 100.0, 1.0, 0.1, 0.1, 12.0, Fallback(0.02, "step_up"))
+    probability, fraud, amount = np.array([0.0, 0.2, 0.9]), np.array([0, 1, 1]), np.array([10.0, 20.0, 30.0])
+    answers = np.array([[2, 0, 0], [2, 0, 1], [2, 0, 2]], dtype=np.int8)
+    thresholds, costs = threshold_costs(policy, probability, answers, fraud, amount)
+    at = dict(zip(thresholds.tolist(), costs.tolist(), strict=True))
+    assert at[thresholds[0]] == pytest.approx(100 + (20 + 50))
+    assert at[1.0] == pytest.approx(100 + (20 + 50) + (30 + 50))
 
 
 def test_bootstrap_covers_a_known_difference():
@@ -284,18 +300,21 @@ def test_rates_agree_with_costs_of_the_same_contenders(evaluation):
     assert evaluation.metrics()["false_positive_rate"] == evaluation.rates["candidate"].false_positive_rate
 
 
-def test_every_pair_of_thresholds_costs_what_its_actions_cost(world):
+@pytest.mark.parametrize("rules", [RuleSet(), RULES], ids=["no_rules", "with_rules"])
+def test_every_pair_of_thresholds_costs_what_its_actions_cost(world, rules):
     fraud = world["is_fraud"].to_numpy()
     amount = world["amount_minor"].to_numpy() / 100
     probability = np.random.default_rng(3).random(len(world)) ** 4
     policy = load_policy()
-    summed = bands(policy, probability, fraud, amount)
+    answers = live_answers(rules, {"card_reports": world["card_reports"].to_numpy()}, world)
+    summed = bands(policy, probability, answers, fraud, amount)
     assert sum(band.rows for band in summed) == len(world)
     grid = choices(summed)
     for low, high in [(0, 0), (0, 41), (41, 41), (10, 30), (30, 35)]:
         one = grid[low][high - low]
         assert (one.step_up, one.decline) == (summed[low].low, summed[high].low)
-        actions = np.where(probability >= one.decline, 2, np.where(probability >= one.step_up, 1, 0))
+        said = np.where(probability >= one.decline, 2, np.where(probability >= one.step_up, 1, 0))
+        actions = np.choose(said, answers)
         found = rates(actions.astype(np.int8), fraud, amount, policy)
         assert one.cost == pytest.approx(found.cost_per_transaction * len(world))
         assert one.recall == pytest.approx(found.recall)
@@ -307,13 +326,14 @@ def test_every_pair_of_thresholds_costs_what_its_actions_cost(world):
 
 def test_an_evaluation_of_before_is_still_read(evaluation):
     content = json.loads(json.dumps(evaluation.to_dict()))
-    del content["rates"], content["importance"], content["curves"]["bands"]
+    del content["rates"], content["importance"], content["alone"], content["curves"]["bands"]
     for segment in content["segments"]:
         del segment["against"], segment["difference"]
     old = Evaluation.from_dict(content)
     assert (old.rates, old.importance, old.curves.bands) == ({}, (), ())
     assert old.savings == evaluation.savings
-    assert old.explain()
+    assert old.alone is None
+    assert "alone" not in "".join(old.explain()).replace(old.method, "")
     assert "false_positive_rate" not in old.metrics()
 
 
@@ -346,12 +366,99 @@ def test_it_explains_itself_and_survives_json(evaluation):
     assert evaluation.metrics()["cost_candidate"] == evaluation.costs["candidate"].total
 
 
-def test_compare_pairs_the_rows(evaluation, world, candidate, weak):
+def test_bands_of_before_the_rules_were_joined_are_left_out(evaluation):
+    content = json.loads(json.dumps(evaluation.to_dict()))
+    for band in content["curves"]["bands"]:
+        band |= {action: band[action]["total"] for action in ACTIONS}
+    old = Evaluation.from_dict(content)
+    assert old.curves.bands == ()
+    assert old == replace(evaluation, curves=replace(evaluation.curves, bands=()))
+
+
+def test_a_champion_that_is_the_same_model_differs_in_nothing(world, candidate):
+    same = evaluate(candidate, world, load_policy(), RULES, champion=candidate, resamples=50)
+    assert same.costs["champion"] == same.costs["candidate"]
+    assert (same.savings["champion"].low, same.savings["champion"].high) == (0.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def said(world, candidate) -> tuple[pd.DataFrame, np.ndarray]:
+    """The rows that judge, and what the candidate's policy says of them alone."""
     rows = world[candidate.split.test.mask(world["event_time"].to_numpy())]
-    comparison = compare(weak, candidate, rows, load_policy(), resamples=200)
-    assert comparison.rows == evaluation.rows
-    assert comparison.saved.estimate == pytest.approx(evaluation.savings["champion"].estimate)
-    assert compare(candidate, candidate, rows, load_policy(), 50).saved.high == 0.0
+    amount = amount_major(rows["amount_minor"].to_numpy(), rows["currency"].to_numpy())
+    return rows, load_policy().actions(candidate.probability(columns_of(rows, CONTRACT)), amount)
+
+
+def counts(cost: Cost) -> tuple[int, int, int]:
+    return cost.approved, cost.stepped_up, cost.declined
+
+
+def one_rule(action: str, when: str, priority: int = 1) -> str:
+    return (
+        f"  - {{name: r{priority}, mode: live, priority: {priority}, action: {action}, code: T{priority}, "
+        f"owner: tests, when: {when}}}\n"
+    )
+
+
+def rules_of(*entries: str) -> RuleSet:
+    return rules_from_yaml("version: 2\nrules:\n" + "".join(entries), CONTRACT.dtypes)
+
+
+def test_a_rule_that_declines_costs_what_it_turns_away(world, candidate, said):
+    """Every model is priced with the rule: good rows that its policy would approve are declined."""
+    rows, alone = said
+    policy, rules = load_policy(), rules_of(one_rule("decline", "card_reports >= 1"))
+    judged = evaluate(candidate, world, policy, rules, resamples=50)
+    plain = evaluate(candidate, world, policy, RuleSet(), resamples=50)
+    hit, fraud = (rows["card_reports"] >= 1).to_numpy(), rows["is_fraud"].to_numpy()
+    assert (hit & ~fraud & (alone == 0)).any()
+    joined = np.where(hit, 2, alone)
+    amount = rows["amount_minor"].to_numpy() / 100
+    difference = policy.realized_costs(joined, fraud, amount) - policy.realized_costs(alone, fraud, amount)
+    assert counts(judged.costs["candidate"]) == tuple(np.bincount(joined, minlength=3))
+    assert judged.costs["candidate"].total == pytest.approx(plain.costs["candidate"].total + difference.sum())
+    assert judged.alone.cost == plain.costs["candidate"]
+    assert judged.alone.rules_save.estimate == pytest.approx(-difference.sum())
+    assert plain.alone.rules_save.estimate == 0.0
+    for name in ("candidate", "logistic", "rules"):
+        assert judged.costs[name].declined >= hit.sum()
+    assert judged.costs["logistic"].total != plain.costs["logistic"].total
+    assert judged.qualities == plain.qualities, "ranking and calibration are the model's own"
+    segments = [one for one in judged.segments if one.dimension == "channel"]
+    assert sum(one.cost for one in segments) == pytest.approx(judged.costs["candidate"].total)
+    assert judged.rates["candidate"].false_decline_rate == pytest.approx(
+        ((joined == 2) & ~fraud).sum() / (~fraud).sum()
+    )
+    assert f"would cost {judged.alone.cost.total:,.0f}" in "\n".join(judged.explain())
+
+
+def test_a_final_approving_rule_is_honoured(world, candidate, said):
+    """Of the rows with a report the policy is not heard; a later rule that declines is not either."""
+    rows, alone = said
+    hit = (rows["card_reports"] >= 1).to_numpy()
+    assert (hit & (alone > 0)).any()
+    rules = rules_of(one_rule("approve", "card_reports >= 1", 1), one_rule("decline", "card_reports >= 2", 2))
+    judged = evaluate(candidate, world, load_policy(), rules, champion=candidate, resamples=50)
+    wanted = tuple(np.bincount(np.where(hit, 0, alone), minlength=3))
+    assert counts(judged.costs["candidate"]) == counts(judged.costs["champion"]) == wanted
+    assert judged.costs["rules"] == judged.costs["approve_all"]
+    assert judged.alone.rules_save.estimate < 0
+
+
+def test_what_is_judged_is_the_rung_that_ships(world, candidate):
+    rules = rules_of(
+        one_rule("approve", "channel == 'pos' && card_reports >= 2", 1),
+        one_rule("decline", "card_reports >= 3", 2),
+        one_rule("step_up", "request.amount >= 150", 3),
+    )
+    judged = evaluate(candidate, world, load_policy(), rules, resamples=50)
+    priced = {one.name: one for one in rungs(candidate, world, load_policy(), rules, resamples=50).rungs}
+    for name, other in (("candidate", "model"), ("approve_all", APPROVE_ALL)):
+        cost = judged.costs[name]
+        assert cost.total == pytest.approx(priced[other].cost.estimate * judged.rows / 1_000)
+        assert tuple(n / judged.rows for n in counts(cost)) == pytest.approx(priced[other].shares)
+        assert cost.frauds_approved == pytest.approx(priced[other].missed * judged.frauds)
+    assert judged.costs["candidate"] != judged.alone.cost
 
 
 def test_a_model_is_not_judged_on_what_it_learned_from(world, candidate, weak):

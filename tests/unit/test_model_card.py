@@ -96,6 +96,7 @@ def test_the_page_is_whole_and_says_it_all(page, evaluation):
     assert {"Summary", "Verdict", "Contenders", "Money", "Thresholds", "Segments", "Calibration"} <= headings
     assert page.tags.count("img") == 3
     assert evaluation.method in page.texts
+    assert page.texts.count(str(evaluation.alone)) == 2, "in the summary and beside the money"
     assert f"{evaluation.rates['candidate'].false_positive_rate:.3%}" in page.texts
 
 
@@ -136,7 +137,9 @@ def test_the_script_names_elements_that_exist(page):
 
 
 def test_an_evaluation_without_bands_has_a_page_without_the_explorer(evaluation):
-    old = replace(evaluation, curves=replace(evaluation.curves, bands=()), rates={}, importance=())
+    old = replace(
+        evaluation, curves=replace(evaluation.curves, bands=()), rates={}, importance=(), alone=None
+    )
     assert "script" not in Page(html_report(old, {}).decode()).tags
 
 
@@ -161,6 +164,8 @@ def test_the_card_says_what_is_left_out_and_what_was_measured(evaluation, candid
     assert "mature 7 days after it" in card
     saving = evaluation.savings["rules"]
     assert f"| {saving.estimate:,.0f} | {saving.low:,.0f} | {saving.high:,.0f} |" in card
+    assert f"{evaluation.alone}." in card
+    assert "with the policy and the live rules at the evaluation" in card
     assert "| false_positive_rate | " in card
     titles = re.findall(r"^## (.*)$", card, re.MULTILINE)
     assert {"Intended use", "Limits", "Labels", "Segments", "Excluded attributes"} <= set(titles)

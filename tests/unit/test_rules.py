@@ -233,7 +233,40 @@ def test_one_and_many_give_the_same_answers(rows: list[dict[str, float | str | N
     assert RULES.actions(as_floats, len(rows)).tolist() == expected
 
 
+@settings(max_examples=30)
+@given(st.lists(st.fixed_dictionaries(VALUES), min_size=1, max_size=30))
+def test_the_answers_are_what_each_verdict_makes_of_each_action(
+    rows: list[dict[str, float | str | None]],
+) -> None:
+    columns = {name: np.array([row[name] for row in rows], dtype=object) for name in FEATURES}
+    answers = RULES.answers(RULES.fired(columns, len(rows)))
+    for base, found in zip(ACTIONS, answers, strict=True):
+        assert [ACTIONS[place] for place in found] == [
+            verdict(RULES.evaluate(row)).joined(base)[0] for row in rows
+        ]
+
+
+@pytest.mark.parametrize(
+    ("hits", "answers", "by_rule"),
+    [
+        ([], ["approve", "step_up", "decline"], [False, False, False]),
+        ([hit("step_up", 1)], ["step_up", "step_up", "decline"], [True, False, False]),
+        ([hit("decline", 1)], ["decline", "decline", "decline"], [True, True, False]),
+        ([hit("approve", 1)], ["approve", "approve", "approve"], [True, True, True]),
+        ([hit("approve", 5), hit("step_up", 2)], ["step_up", "step_up", "step_up"], [True, True, True]),
+        ([hit("decline", 1, "shadow")], ["approve", "step_up", "decline"], [False, False, False]),
+    ],
+)
+def test_the_stronger_of_rules_and_policy_is_answered_unless_an_approving_rule_is_final(
+    hits: list[RuleHit], answers: list[str], by_rule: list[bool]
+) -> None:
+    joined = [verdict(hits).joined(base) for base in ACTIONS]
+    assert joined == list(zip(answers, by_rule, strict=True))
+
+
 def test_no_rows_and_no_rules() -> None:
+    assert RULES.answers(RULES.fired({}, 0)).shape == (3, 0)
+    assert RuleSet().answers(RuleSet().fired({}, 2)).tolist() == [[0, 0], [1, 1], [2, 2]]
     assert RULES.actions({}, 0).tolist() == []
     assert RuleSet().actions({}, 3).tolist() == [-1, -1, -1]
     assert RuleSet().evaluate({"count": 1.0}, asked()) == ()

@@ -14,6 +14,7 @@ import pytest
 from fraud_platform import package
 from fraud_platform.errors import TrainingError
 from fraud_platform.evaluate import rungs
+from fraud_platform.evaluate.joined import live_answers
 from fraud_platform.evaluate.rungs import APPROVE_ALL, rung_actions
 from fraud_platform.package import BundleParts, load_reasons_text
 from fraud_platform.rules import REQUEST
@@ -117,6 +118,26 @@ def test_every_rung_acts_as_the_service_does(
     assert set(actions[APPROVE_ALL]) == {0}
     assert list(actions) == [*tiers, "fixed", APPROVE_ALL]
     assert any(a != b for a, b in zip(tiers["rules"], tiers["request"], strict=True))
+
+
+def test_what_an_evaluation_prices_is_what_the_service_answers(
+    judge: Judge, asked: list[Transaction], columns: dict[str, np.ndarray], actions: Mapping[str, np.ndarray]
+) -> None:
+    """The join that `evaluate` prices, on rows by the judge: rules that decline, approve and step up fire."""
+    bundle, frame = judge.bundle, training_set(columns, asked)
+    matrix = bundle.encoder.matrix(columns, bundle.contract)
+    score = np.array([judge._booster.score(row) for row in matrix])  # type: ignore[union-attr]
+    amount = np.array([one.amount_minor / 100 for one in asked])
+    policy = bundle.policy.actions(bundle.calibrator(score), amount)
+    answers = live_answers(bundle.rules, columns, frame)
+    joined = np.choose(policy, answers)
+    assert np.array_equal(joined, actions["model"])
+    assert set(answers[0]) == {0, 1, 2}
+    assert {*joined[joined != policy]} == {0, 1, 2}
+    told = np.flatnonzero(joined != policy)[:20]
+    for place in (*told, *range(20)):
+        vector = tuple(_known(columns[name][place]) for name in bundle.contract.names)
+        assert judge.judge(asked[place], vector).action == ACTIONS[joined[place]]
 
 
 def _known(value: Any) -> Any:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from fraud_platform.errors import LabelError, TooFewReportsError, TrainingError
-from fraud_platform.evaluate import compare
+from fraud_platform.evaluate import evaluate
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.learning.delayed import young_labels
 from fraud_platform.learning.known import KnownLabels
 from fraud_platform.policy import load_policy
+from fraud_platform.rules import RuleSet
 from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
-from fraud_platform.train import Candidate, Split, TrainParams, YoungLabels, columns_of, train
+from fraud_platform.train import Candidate, Part, Split, TrainParams, YoungLabels, columns_of, train
 
 START = 1_700_006_400_000  # a midnight
 GAP = 20 * DAY
@@ -156,12 +159,12 @@ def test_it_learned_until_the_test_part_and_comes_back_from_its_files(mature, co
 
 
 def test_rows_that_taught_cannot_judge(mature, corrected):
-    gap = WORLD[WORLD["event_time"] >= SPLIT.validation.end_ms].assign(
-        card_id="c1", currency="EUR", amount_minor=100
-    )
+    rows = WORLD.assign(card_id="c1", currency="EUR", amount_minor=100)
+    gap = replace(SPLIT, test=Part(SPLIT.validation.end_ms, SPLIT.test.end_ms), gap_ms=0)
+    policy, rules = load_policy(), RuleSet()
     with pytest.raises(TrainingError, match=f"model {corrected.fingerprint[:12]} learned from rows until"):
-        compare(mature, corrected, gap, load_policy())
-    assert compare(mature, corrected, gap[gap["event_time"] >= AS_OF], load_policy()).rows > 1_000
+        evaluate(replace(mature, split=gap), rows, policy, rules, corrected, resamples=10)
+    assert evaluate(mature, rows, policy, rules, corrected, resamples=10).rows > 1_000
 
 
 def test_labels_of_another_moment_or_table_are_refused():
