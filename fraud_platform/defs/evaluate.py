@@ -32,7 +32,10 @@ from fraud_platform.train import Candidate, columns_of
 def evaluation(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
 ) -> dg.MaterializeResult:
-    """Ranking, calibration and money with intervals, on rows that no contender has learned from."""
+    """Ranking, calibration and money with intervals, on rows that no contender has learned from.
+
+    Money is that of what the service would answer with each model, joined with the live rules.
+    """
     fingerprint = latest_text(context.instance, ["train", "candidate"], "fingerprint")
     challenger = read_candidate(platform.settings.candidates / fingerprint)
     champion = comparable_champion(platform, challenger)

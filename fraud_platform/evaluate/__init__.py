@@ -1,4 +1,4 @@
-"""evaluate: candidate, champion and baselines on the same later, mature rows.
+"""evaluate: candidate, champion and baselines on the same later, mature rows, priced as they would ship.
 
 Belongs here: metrics, money with intervals, segments, the leakage alarm, the model card, what rules and the
 service's rungs are worth, the handbook benchmark.
