@@ -91,11 +91,9 @@ def bands(
 def choices(summed: Sequence[Band]) -> tuple[tuple[Choice, ...], ...]:
     """By place of the step-up threshold and, from that place on, of the decline threshold."""
     rows, frauds = (sum(getattr(band, name) for band in summed) for name in ("rows", "frauds"))
+    nothing = Cost(0.0, 0, 0, 0, 0)
     approve, step_up, decline = (
-        np.cumsum(
-            [(0.0,) * len(astuple(summed[0].approve)), *(astuple(getattr(band, name)) for band in summed)],
-            axis=0,
-        )
+        np.cumsum([astuple(one) for one in (nothing, *(getattr(band, name) for band in summed))], axis=0)
         for name in ACTIONS
     )
 
