@@ -39,13 +39,13 @@ RULES = rules_from_yaml(
     """
 version: 2
 rules:
-  - name: huge
+  - name: large
     mode: live
     priority: 1
     action: decline
     code: R01
     owner: tests
-    when: amount_minor >= 90000.0
+    when: amount_minor >= 3000.0
 """,
     CONTRACT.dtypes,
 )
@@ -127,6 +127,11 @@ def test_the_better_parameters_are_chosen_and_counts_reconcile(world, found):
         groups = [group for group in found.groups if group.dimension == dimension]
         assert sum(group.rows for group in groups) == told.rows
         assert sum(group.frauds for group in groups) == told.frauds
+        approved = sum(group.approved_frauds * group.frauds for group in groups if group.frauds)
+        assert approved == pytest.approx(told.costs["candidate"].frauds_approved), (
+            "the rules joined, as judged"
+        )
+    assert told.costs["candidate"].frauds_approved != told.alone.cost.frauds_approved
     # One card of 300 is nobody's.
     assert "unknown" in {group.value for group in found.groups}
 
