@@ -15,9 +15,8 @@
 {%- endmacro -%}
 
 {%- macro aggregate_count(feature) -%}
-  {%- set counted = 'reported' if feature.get('stream') == 'fraud_reports' else 'event_time' -%}
-  {%- set count = 'count_' ~ counted -%}
-  {{- return({'totals': {count: one_of(counted)}, 'value': 'cast(' ~ inside(count, feature) ~ ' as double)'}) -}}
+  {%- set count = counted(feature) -%}
+  {{- return({'totals': count, 'value': 'cast(' ~ inside(count | first, feature) ~ ' as double)'}) -}}
 {%- endmacro -%}
 
 {%- macro aggregate_sum(feature) -%}
@@ -26,20 +25,20 @@
 {%- endmacro -%}
 
 {%- macro aggregate_mean(feature) -%}
-  {%- set sum, count = 'sum_' ~ feature['of'], 'count_' ~ feature['of'] -%}
+  {%- set sum, count = 'sum_' ~ feature['of'], counted(feature) -%}
   {{- return({
-    'totals': {sum: feature['of'], count: one_of(feature['of'])},
-    'value': 'cast(' ~ inside(sum, feature) ~ ' as double) / nullif(cast(' ~ inside(count, feature) ~ ' as double), 0e0)',
+    'totals': dict({sum: feature['of']}, **count),
+    'value': 'cast(' ~ inside(sum, feature) ~ ' as double) / nullif(cast(' ~ inside(count | first, feature) ~ ' as double), 0e0)',
   }) -}}
 {%- endmacro -%}
 
 {#- n * sum of squares - square of the sum: an exact integer until the last step. -#}
 {%- macro aggregate_std(feature) -%}
   {%- set of = feature['of'] -%}
-  {%- set count, sum, squares = 'count_' ~ of, 'sum_' ~ of, 'squares_' ~ of -%}
-  {%- set n, total = inside(count, feature), as_integer128(inside(sum, feature)) -%}
+  {%- set count, sum, squares = counted(feature), 'sum_' ~ of, 'squares_' ~ of -%}
+  {%- set n, total = inside(count | first, feature), as_integer128(inside(sum, feature)) -%}
   {{- return({
-    'totals': {count: one_of(of), sum: of, squares: as_integer128(of) ~ ' * ' ~ of},
+    'totals': dict({sum: of, squares: as_integer128(of) ~ ' * ' ~ of}, **count),
     'value': 'case when ' ~ n ~ ' > 1 then sqrt('
       ~ exact_double(n ~ ' * ' ~ inside(squares, feature) ~ ' - ' ~ total ~ ' * ' ~ total)
       ~ ') / cast(' ~ n ~ ' as double) end',
@@ -99,7 +98,7 @@
 {%- macro aggregate_seconds_since_first_report(feature) -%}
   {%- set oldest = 'oldest_report_' ~ feature['window_ms'] -%}
   {{- return({
-    'totals': {'count_reported': one_of('reported')},
+    'totals': counted(feature),
     'facts': {oldest: ['min', 'case when reported = 1 then moment end', feature['window_ms']]},
     'value': 'cast(event_time - ' ~ oldest ~ ' as double) / 1000e0',
   }) -}}
@@ -152,6 +151,12 @@
 
 {%- macro known_frauds() -%}
   [one.amount for one in last_outcomes if one.known_at < event_time]
+{%- endmacro -%}
+
+{#- The total of a stream's rows, which is that of their amounts as well: no transaction is without one. -#}
+{%- macro counted(feature) -%}
+  {%- set column = 'reported' if feature.get('stream') == 'fraud_reports' else 'event_time' -%}
+  {{- return({'count_' ~ column: one_of(column)}) -}}
 {%- endmacro -%}
 
 {%- macro one_of(column) -%}

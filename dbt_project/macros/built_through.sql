@@ -4,7 +4,8 @@
   windows of the new rows begin in one stretch of time for each length, as long as the new rows are. Within these
   stretches rows are kept by their moments; what lies between two stretches is inside of a window as a whole or
   outside, so that a key's totals there are one row. Of a value's past only its last occurrence decides; of those that do not
-  come again in the new rows only the number at each moment.
+  come again in the new rows only the number at each moment. Of what lies before every window only the facts of
+  the keys that come again are read, and of the moments to look back at the last few.
 -#}
 
 {#- The moment, or none where the whole table is built. -#}
@@ -23,6 +24,7 @@
 {%- macro recent(keys, plan) -%}
 {%- set values = plan['distinct'] | reject('in', keys) | list -%}
 {%- set summed, reduced = plan['totals'] | list, plan['facts'] | list -%}
+{%- set forever = facts_of_ever(plan) -%}
 new_rows {{ adapter.dispatch('kept')() }} (
 
   select * from timeline where {{ is_new_row('moment') }}
@@ -42,10 +44,26 @@ past {{ adapter.dispatch('kept')() }} (
     {{ (keys + values + summed + reduced) | join(', ') }},
     {{ stretch('moment', plan) }} as stretch
   from timeline cross join last_row
-  where moment < {{ built_through() }}
-    and ({{ keys | join(', ') }}) in (select ({{ keys | join(', ') }}) from new_rows where transaction_id is not null)
+  where moment >= {{ first_stretch(plan) }}
+    and moment < {{ built_through() }}
+    and {{ is_asked_for(keys) }}
 
 ),
+{% if forever %}
+oldest as (
+
+  select
+    {{ keys | join(', ') }}
+    {%- for name in forever %},
+    {{ plan['facts'][name][0] }}({{ name }}) as {{ name }}
+    {%- endfor %}
+  from timeline
+  where moment < {{ first_stretch(plan) }}
+    and {{ is_asked_for(keys) }}
+  group by {{ keys | join(', ') }}
+
+),
+{% endif %}
 {% for of in plan['distinct'] %}
 last_{{ of }} as (
 
@@ -84,6 +102,7 @@ recent as (
 {#- CTEs that turn `neighbours` of `recent` into `condensed`: the new rows, and one row a key and moment of the past. -#}
 {%- macro condensed(keys, plan) -%}
 {%- set summed, reduced = plan['totals'] | list, plan['facts'] | list -%}
+{%- set forever = facts_of_ever(plan) -%}
 past_parts as (
 
   select stretch as moment, {{ keys | join(', ') }}
@@ -92,6 +111,16 @@ past_parts as (
     {%- for name in plan['presence'] %}, 0 as {{ name }}{% endfor %}
   from past
   group by stretch, {{ keys | join(', ') }}
+  {%- if forever %}
+
+  union all
+
+  select {{ first_stretch(plan) }} - 1, {{ keys | join(', ') }}
+    {%- for _ in summed %}, null{% endfor %}
+    {%- for name in reduced %}, {{ name if name in forever else 'null' }}{% endfor %}
+    {%- for _ in plan['presence'] %}, 0{% endfor %}
+  from oldest
+  {%- endif %}
   {%- if plan['distinct'] %}
 
   union all
@@ -135,9 +164,29 @@ condensed as (
 ),
 {%- endmacro -%}
 
+{#- Whether a row's key is that of a new transaction. -#}
+{%- macro is_asked_for(keys, relation='') -%}
+  ({% for key in keys %}{{ relation ~ key }}{{ ', ' if not loop.last }}{% endfor %}) in (select ({{ keys | join(', ') }}) from new_rows where transaction_id is not null)
+{%- endmacro -%}
+
+{#- Where the longest window of a new row begins at the earliest: what lies before it cancels out of every total. -#}
+{%- macro first_stretch(plan) -%}
+  {%- set windows = plan['looked_up'] | sort -%}
+  {{- return(window_start(built_through(), windows | last) if windows else built_through()) -}}
+{%- endmacro -%}
+
+{#- The facts that look at a key's whole past, and not at a window of it. -#}
+{%- macro facts_of_ever(plan) -%}
+  {%- set found = [] -%}
+  {%- for name, of in plan['facts'].items() if not of[2] -%}
+    {%- do found.append(name) -%}
+  {%- endfor -%}
+  {{- return(found) -}}
+{%- endmacro -%}
+
 {#-
-  The moment that stands for a row's: its own within a stretch, else the end of the stretch before it, or a moment
-  before all of them. It is on the same side of every window's beginning as the row's own.
+  The moment that stands for a row's: its own within a stretch, else the end of the stretch before it. It is on the
+  same side of every window's beginning as the row's own.
 -#}
 {%- macro stretch(moment, plan) -%}
   {%- set windows = plan['looked_up'] | sort -%}
@@ -153,7 +202,7 @@ condensed as (
     {%- for window_ms in windows %}
     when {{ moment }} >= {{ end[window_ms] }} then {{ end[window_ms] }}
     {%- endfor %}
-    when true then {{ begin[windows | last] if windows else built_through() }} - 1
+    when true then {{ first_stretch(plan) }} - 1
   end
 {%- endmacro -%}
 

@@ -32,6 +32,13 @@ attempts as (
   where {% for key in keys %}transactions.{{ key }} is not null{{ ' and ' if not loop.last }}{% endfor %}
     {%- if built_through() is not none %}
     and transactions.event_time >= {{ window_start(built_through(), lookback_reach(last)) }}
+    and (transactions.event_time >= {{ built_through() }} or transactions.event_time < {{ last_end(last) }})
+    and {{ is_asked_for(keys, 'transactions.') }}
+  qualify transactions.event_time >= {{ first_end(last) }}
+    or dense_rank() over (
+      partition by {% for key in keys %}transactions.{{ key }}, {% endfor %}transactions.event_time >= {{ first_end(last) }}
+      order by transactions.event_time desc
+    ) <= {{ last.values() | map(attribute='last') | max }}
     {%- endif %}
 
 ),
@@ -76,6 +83,19 @@ lookback as (
   where {{ is_new_row('event_time') }}
 
 ),
+{%- endmacro -%}
+
+{#- Where the first and the last of the new rows' windows end: before the first the last few moments are enough. -#}
+{%- macro first_end(last) -%}
+  {{- return(window_end(built_through(), last.values() | map(attribute='offset_ms') | max)) -}}
+{%- endmacro -%}
+
+{%- macro last_end(last) -%}
+  {{- return(window_end('(select last_moment from last_row)', last.values() | map(attribute='offset_ms') | min)) -}}
+{%- endmacro -%}
+
+{%- macro window_end(moment, offset_ms) -%}
+  {{- return(window_start(moment, offset_ms) if offset_ms else moment) -}}
 {%- endmacro -%}
 
 {%- macro lookback_reach(last) -%}

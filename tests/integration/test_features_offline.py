@@ -32,6 +32,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:AssetExecutionContext.op is depr
 DAY, HOUR = MILLISECONDS_PER_DAY, 3_600_000
 START = 20_500 * DAY
 DAYS, TRANSACTIONS = 46, 900
+LAST_OF_DAYS = [
+    START + day * DAY - before for day in range(36, DAYS + 1) for before in (1, 7 * DAY + 2, 30 * DAY + 1)
+]
+"""The last moment of a day, and what is the last that its windows hold, or their end leaves out."""
 TABLES = (*(f"{entity}_features" for entity in load_contract().entities), "transaction_features")
 
 MAPPING = f"""
@@ -75,7 +79,9 @@ def world() -> tuple[pd.DataFrame, pd.DataFrame]:
             "longitude": generator.uniform(-180, 180),
         }
 
-    rows = pd.DataFrame([one(moment(generator), number) for number in range(TRANSACTIONS)])
+    moments = [moment(generator) for _ in range(TRANSACTIONS)]
+    rows = pd.DataFrame([one(moment, number) for number, moment in enumerate([*moments, *LAST_OF_DAYS])])
+    rows.loc[TRANSACTIONS:, ["card_id", "merchant_id"]] = ["a", "m"]
     known = [
         {
             "transaction_id": row.transaction_id,
@@ -185,19 +191,35 @@ def step(platform: Platform) -> tuple[Inputs, str]:
     return read_inputs(platform.warehouse, Inputs.from_text(noted).project), noted
 
 
-def test_added_days_come_to_the_same_bits(platform: Platform, whole: Warehouse) -> None:
+def taken_out(warehouse: Warehouse, transaction_id: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A transaction and its labels, which the warehouse has not any more."""
+    name = [transaction_id]
+    with warehouse.connect() as connection:
+        row = connection.execute("from ingest.transactions where transaction_id = ?", name).df()
+        labels = connection.execute("from ingest.labels where transaction_id = ?", name).df()
+        connection.execute("delete from ingest.transactions where transaction_id = ?", name)
+        connection.execute("delete from ingest.labels where transaction_id = ?", name)
+    return row, labels
+
+
+def require_same_tables(warehouse: Warehouse, whole: Warehouse) -> None:
+    for table in TABLES:
+        name = f"features.{table}"
+        assert warehouse.count(name) == whole.count(name) > 0
+        assert warehouse.fingerprint(name) == whole.fingerprint(name), table
+
+
+def test_added_days_come_to_the_same_bits(platform: Platform, whole: Warehouse, tmp_path: Path) -> None:
     """Days in parts, several at once, after a kill, and a late row: each builds what is new, no more."""
     marks = [START + day * DAY for day in (40, 41, 43, 44, DAYS)]
     middle = marks[0] + 5 * HOUR
     is_reported = ROWS["transaction_id"].isin(LABELS["transaction_id"])
     held_back = ROWS[is_reported & (ROWS["event_time"] // DAY == START // DAY + 20)].iloc[0]
     warehouse = warehouse_until(platform.settings.warehouse, middle)
-    with warehouse.connect() as connection:
-        kept = [held_back["transaction_id"]]
-        late = connection.execute("from ingest.transactions where transaction_id = ?", kept).df()
-        late_labels = connection.execute("from ingest.labels where transaction_id = ?", kept).df()
-        connection.execute("delete from ingest.transactions where transaction_id = ?", kept)
-        connection.execute("delete from ingest.labels where transaction_id = ?", kept)
+    late, late_labels = taken_out(warehouse, held_back["transaction_id"])
+    punctual = warehouse_until(tmp_path / "warehouse.duckdb", START + DAYS * DAY)
+    taken_out(punctual, held_back["transaction_id"])
+    dbt(punctual, "run --select staging features")
     assert not any(build(platform))
     assert all(build(platform))
 
@@ -225,7 +247,12 @@ def test_added_days_come_to_the_same_bits(platform: Platform, whole: Warehouse) 
     dbt(warehouse, "run --select staging card_features", **variables)
     arrive(warehouse, marks[3], marks[4])
     assert not any(build(platform))
+    assert count_of(warehouse, early) == count_of(warehouse, later) == -1
+    set_count(warehouse, later, count_of(punctual, later))
+    set_count(warehouse, early, right)
+    require_same_tables(warehouse, punctual)
 
+    set_count(warehouse, early, -1)
     with warehouse.connect() as connection:
         connection.execute("insert into ingest.transactions by name from late")
         connection.execute("insert into ingest.labels by name from late_labels")
@@ -235,10 +262,7 @@ def test_added_days_come_to_the_same_bits(platform: Platform, whole: Warehouse) 
     assert not any(build(platform))
     assert count_of(warehouse, early) == -1
     set_count(warehouse, early, right)
-    for table in TABLES:
-        name = f"features.{table}"
-        assert warehouse.count(name) == whole.count(name) > 0
-        assert warehouse.fingerprint(name) == whole.fingerprint(name), table
+    require_same_tables(warehouse, whole)
     assert all(build(platform))
 
 
