@@ -74,7 +74,8 @@ def states(
     (of the squares), oldest_i of each window; reports_i, oldest_report_i, last_report, trimmed_report;
     distinct_i of each slot; place, place_before, trimmed_place as structs t, a, b."""
     columns = ", ".join(plan.columns)
-    lower = reaches_back_to(plan, watermark) if plan.has_log else 0
+    whole_from = reaches_back_to(plan, watermark)
+    lower = whole_from if plan.has_log else 0  # without a log of transactions none is asked for
     place = "max(place)" if plan.has_place else "null"
     windows = "".join(
         f", {_within(watermark, width, 'count(*)', 0)} as count_{i}"
@@ -117,8 +118,8 @@ def states(
         ),
         reports as (
           select {columns}, max(known_at) as last_report
-            , max(known_at) filter (known_at < {lower}) as trimmed_report{reports}
-          from known_reports where {present(plan)} group by all
+            , max(known_at) filter (known_at < {whole_from}) as trimmed_report{reports}
+          from known_reports where {plan.has_reports} and {present(plan)} group by all
         ),
         distincts as ({_distincts(plan, watermark)})
         select {_token(plan)}, first, last, coalesce(before_last, {NEVER}) as before_last, trimmed_last
