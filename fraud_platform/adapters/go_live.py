@@ -3,8 +3,7 @@
 Belongs here: the order of the steps that lose no event and count none twice. Does not belong here: bulk
 loading (lmdb_load.py), serving (service.py), proving the result (store_audit.py), replaying (replay.py).
 
-1. Load: the warehouse, what the service's logs hold by now and what its workers counted last, up to the last
-   moment of anything.
+1. Load: all of the warehouse, what the service's logs hold by now and what its workers counted last.
 2. Catch up: what was logged in the meantime, until little is left.
 3. Switch, with the old store locked, so that no worker observes: the rest of the logs, and each worker's last
    event if it was observed and is not logged yet. Each worker's slot goes along under its name: whoever was

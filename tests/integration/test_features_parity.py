@@ -377,6 +377,27 @@ def test_reports_that_no_feature_reads_make_nothing_too_late_for_a_load(loading:
         require_equal(contract, store.observe(late).vector, oracle.observe(late))
 
 
+@pytest.mark.parametrize("days", [0, 1, 5, 40])
+def test_labels_known_after_the_newest_transaction_make_no_event_late(loading: Loading, days: int) -> None:
+    """A chargeback is known long after its payment; payments go on from the newest one. What the labels'
+    last moment left of the log was too short for them."""
+    contract = worlds.CONTRACT
+    oracle, known_at = Oracle(contract), START + days * DAY + 1
+    past = [transaction(f"t{back}", START - back * DAY) for back in (39, 38, 29, 1, 0)]
+    labels = [report("t29", START - DAY), report("t0", known_at)]
+    for event in past:
+        oracle.arrive(event)
+    for label in labels:
+        oracle.learn(label)
+    moments = (START - LATENESS_MS, START + 1, START + DAY, known_at, known_at + 1, known_at + 30 * DAY)
+    with loading([*past, *labels]) as store:
+        for number, moment in enumerate(moments):
+            event = transaction(f"next{number}", moment)
+            found = store.observe(event)
+            require_equal(contract, found.vector, oracle.observe(event))
+            assert (found.is_repeat, found.is_late) == (False, moment < max(START, *moments[:number], 0))
+
+
 def test_a_load_knows_what_a_report_may_still_be_about(loading: Loading) -> None:
     oracle, known_at = Oracle(worlds.CONTRACT), START - LATENESS_MS
     oldest = known_at - worlds.CONTRACT.report_horizon_ms
