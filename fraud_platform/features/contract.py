@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import yaml
 
 from fraud_platform.errors import ContractError
 from fraud_platform.schema import MILLISECONDS_PER_DAY, TRANSACTION_COLUMNS, Column
 from fraud_platform.settings import PROJECT_ROOT
+from fraud_platform.yaml_files import load_yaml
 
 DECLARATION = PROJECT_ROOT / "dbt_project" / "dbt_project.yml"
 STREAMS = ("transactions", "fraud_reports")
@@ -150,9 +150,11 @@ def unknown(what: str, value: str, known: Iterable[str]) -> ContractError:
 def load_contract(extras: Iterable[Column] = (), declaration: Path = DECLARATION) -> FeatureContract:
     """The contract of the declaration plus a dataset's extra inputs (columns named extra_<name>).
 
-    Raises ContractError for an unknown entity, window, column, stream or input.
+    Raises ContractError for an unknown entity, window, column, stream or input, and for a key that stands
+    twice.
     """
-    variables = yaml.safe_load(declaration.read_text(encoding="utf-8"))["vars"]
+    text = declaration.read_text(encoding="utf-8")
+    variables = load_yaml(text, str(declaration), error=ContractError)["vars"]
     features = [
         feature for entry in variables["features"] for feature in _expand(entry, variables["windows"])
     ]
