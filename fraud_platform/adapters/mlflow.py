@@ -79,20 +79,35 @@ class ModelRegistry:
         self._point_challenger(version, promotion.is_allowed)
         return Registration(version, run_id, "judged_again" if known else "created")
 
-    def approve(self, version: str, by: str, reason: str, now_ms: int, log: Path | None = None) -> Approval:
+    def approve(
+        self,
+        version: str,
+        by: str,
+        reason: str,
+        now_ms: int,
+        log: Path | None = None,
+        *,
+        uncompared: str = "",
+    ) -> Approval:
         """Make a version the champion, in somebody's name; `log`: a JSONL file that gets a line for it.
 
         The champion of today is left as it is, and its approval returned. A version that was approved
-        before may come back (a rollback). GateError when the version is unknown, its gate failed, or its
-        gate compared it with another champion than today's.
+        before may come back (a rollback). uncompared: why it may ship although nobody can compare it with
+        the champion. GateError when the version is unknown, its gate failed, its gate compared it with
+        another champion than today's, or could not compare it and `uncompared` says nothing; and where that
+        says something of a version that was compared.
         """
         wanted, champion = self.version(version), self.champion()
         if champion is not None and champion.version == wanted.version and champion.approval is not None:
             return champion.approval
         if wanted.approval is None:
-            _refuse_unproved(wanted, champion)
+            _refuse_unproved(wanted, champion, is_excused=bool(uncompared))
+        if uncompared and not wanted.is_uncompared:
+            raise GateError(
+                f"version {version} needs no reason to ship without a comparison: approve it without one"
+            )
         replaced = champion.version if champion else None
-        approval = checked_approval(version, wanted.fingerprint, by, reason, now_ms, replaced)
+        approval = checked_approval(version, wanted.fingerprint, by, reason, now_ms, replaced, uncompared)
         if log is not None:
             append_approval(log, approval)
         self._tag(version, approval_tags(approval))
@@ -261,8 +276,12 @@ def append_approval(log: Path, approval: Approval) -> None:
         os.fsync(file.fileno())
 
 
-def _refuse_unproved(wanted: RegisteredVersion, champion: RegisteredVersion | None) -> None:
-    if not wanted.is_gate_passed:
+def _refuse_unproved(
+    wanted: RegisteredVersion, champion: RegisteredVersion | None, *, is_excused: bool
+) -> None:
+    if wanted.is_uncompared and not is_excused:
+        raise GateError(f"version {wanted.version} was not compared: {wanted.gate_reasons}")
+    if not wanted.is_gate_passed and not wanted.is_uncompared:
         raise GateError(
             f"version {wanted.version} failed its gate ({wanted.gate_reasons}); approve one that passed"
         )

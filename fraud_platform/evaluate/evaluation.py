@@ -12,6 +12,9 @@ from fraud_platform.evaluate.money import Interval
 from fraud_platform.evaluate.rates import Rates
 from fraud_platform.train import Part
 
+NAMED_MAX = 5
+"""Features that a sentence names."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -58,13 +61,32 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class Uncompared:
+    """A champion that could not be scored on these rows. features: those that it reads and that the
+    candidate's contract has no longer, or has of another meaning."""
+
+    fingerprint: str
+    features: tuple[str, ...]
+
+    def __str__(self) -> str:
+        named = ", ".join(map(repr, self.features[:NAMED_MAX]))
+        more = len(self.features) - NAMED_MAX
+        others = f" and {more} more" if more > 0 else ""
+        return (
+            f"champion {self.fingerprint[:12]} reads {named}{others}, which the contract no longer has, or "
+            "has of another meaning: it cannot be compared"
+        )
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Candidate, champion and baselines on the same rows.
 
     `qualities` and `costs` are by contender: candidate, champion (where there is one), logistic, rules,
     approve_all, and so are `rates`. `savings` say what the candidate saves against each of the others (major
-    units). `importance`: features of the candidate by the share of its gain, largest first. A file of before
-    rates and importance were measured is read without them.
+    units). `importance`: features of the candidate by the share of its gain, largest first. `uncompared`: the
+    champion of the day where it could not be a contender. A file of before these were known is read without
+    them.
     """
 
     fingerprint: str
@@ -81,6 +103,7 @@ class Evaluation:
     method: str
     rates: dict[str, Rates] = field(default_factory=dict)
     importance: tuple[tuple[str, float], ...] = ()
+    uncompared: Uncompared | None = None
 
     @property
     def quality(self) -> Quality:
@@ -119,6 +142,7 @@ class Evaluation:
             *(f"costs {cost.total:,.0f}: {name}" for name, cost in self.costs.items()),
             *(f"{name}: {rates}" for name, rates in self.rates.items()),
             *(f"saves {saving} against {name}" for name, saving in self.savings.items()),
+            *([str(self.uncompared)] if self.uncompared else []),
             self.method,
         )
 
@@ -138,6 +162,7 @@ class Evaluation:
             "savings": {name: Interval(**s) for name, s in content["savings"].items()},
             "segments": tuple(map(_segment, content["segments"])),
             "rates": {name: Rates(**r) for name, r in content.get("rates", {}).items()},
+            "uncompared": _uncompared(content.get("uncompared")),
             "importance": tuple((name, share) for name, share in content.get("importance", ())),
             "curves": Curves(
                 precision_recall=lists,
@@ -152,6 +177,10 @@ class Evaluation:
 def _quality(content: Mapping[str, Any]) -> Quality:
     pairs = tuple((p, recall) for p, recall in content["recall_at_precision"])
     return Quality(**{**content, "recall_at_precision": pairs})
+
+
+def _uncompared(content: Mapping[str, Any] | None) -> Uncompared | None:
+    return None if content is None else Uncompared(content["fingerprint"], tuple(content["features"]))
 
 
 def _segment(content: Mapping[str, Any]) -> Segment:

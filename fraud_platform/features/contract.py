@@ -90,6 +90,22 @@ class FeatureContract(msgspec.Struct, frozen=True, dict=True):
         )
         return hashlib.sha256(bare.to_json()).hexdigest()
 
+    def without(self, later: FeatureContract) -> tuple[str, ...]:
+        """Its features, in order, that a later contract has no longer, or has of another meaning: what reads
+        them cannot be fed from what was built for the later one."""
+        return tuple(name for name in self.names if self._meaning(name) != later._meaning(name))
+
+    def _meaning(self, name: str) -> object:
+        """Everything that decides the values of a feature, and of what it is made of; None where there is
+        none of the name."""
+        if name not in self._places:
+            return None
+        feature = self.features[self._places[name]]
+        bare = msgspec.structs.replace(feature, description="", window=None, offset=None)
+        horizon_ms = self.report_horizon_ms if feature.stream == "fraud_reports" else 0
+        columns = self.entities[feature.entity] if feature.entity is not None else ()
+        return bare, columns, horizon_ms, tuple(self._meaning(one) for one in feature.inputs)
+
     def to_json(self) -> bytes:
         return msgspec.json.encode(self, order="sorted")
 

@@ -332,6 +332,45 @@ def test_the_page_of_an_evaluation_shows_the_verdict_that_is_registered(
     assert judged_page(platform, candidates[1])[1]
 
 
+def test_a_retrain_goes_on_without_a_feature_that_the_champion_reads(
+    registry, candidates, evaluations, world, monkeypatch, tmp_path
+):
+    """The champion cannot be compared. That is said, nothing is promoted, and a person may, with a reason."""
+    monkeypatch.setattr(
+        "fraud_platform.defs.evaluate.mature_frame",
+        lambda warehouse, part: renamed[part.mask(renamed["event_time"].to_numpy())],
+    )
+    monkeypatch.setattr(
+        "fraud_platform.defs.evaluate.gate",
+        lambda judged, rival: gate(judged, rival, PromotionRules(5, calibration_error_max=5.0)),
+    )
+    log = tmp_path / "approvals.jsonl"
+    platform = Judging(Settings(tmp_path), registry)
+    first = register_first(registry, candidates, evaluations)
+    with pytest.raises(GateError, match="version 1 needs no reason to ship without a comparison"):
+        registry.approve(first.version, "Ada", "First", NOW, log, uncompared="None is there")
+    registry.approve(first.version, "Ada", "First", NOW, log)
+
+    contract = FeatureContract({}, (Feature(name="paid", kind="field", description="Amount"),))
+    renamed = world.assign(paid=world["amount_minor"])
+    params = TrainParams(rounds_max=5, early_stopping_rounds=0, min_data_in_leaf=20, legit_share=1.0)
+    later = train(renamed, contract, SPLIT, params)
+    write_candidate(later, platform.settings.candidates)
+    page, _, reasons = judged_page(platform, later)
+    why = f"champion {candidates[0].fingerprint[:12]} reads 'amount_minor', which the contract no longer has"
+    assert reasons[-1].startswith(why)
+    assert escape(reasons[-1]) in page
+    version = registry.version("2")
+    assert (version.is_gate_passed, version.is_uncompared, version.aliases) == (False, True, ())
+    with pytest.raises(GateError, match=r"version 2 was not compared: champion .* --without-comparison WHY"):
+        registry.approve("2", "Ada", "Newer", NOW, log)
+    assert registry.champion().version == "1"
+    approval = registry.approve("2", "Ada", "Newer", NOW, log, uncompared="The feature is not allowed now")
+    assert registry.champion().approval == approval
+    assert approval.uncompared == "The feature is not allowed now"
+    assert json.loads(log.read_text().splitlines()[-1])["uncompared"] == approval.uncompared
+
+
 def test_plots_are_images_and_the_same_twice(evaluations):
     plots = evaluation_plots(evaluations[0])
     assert set(plots) == {"precision_recall.png", "cost.png", "calibration.png"}
