@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 CANDIDATE_FOLDER, EVIDENCE_FOLDER, PLOTS_FOLDER = "candidate", "evidence", "plots"
-EVIDENCE_FILE = "evidence.json"
+EVIDENCE_FILE, REFERENCE_FILE = "evidence.json", "reference.json"
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,14 @@ class ModelRegistry:
         evaluation: Evaluation,
         promotion: Promotion,
         plots: Mapping[str, bytes] | None = None,
+        reference: bytes | None = None,
     ) -> Registration:
         """A version with its evidence; the same candidate is never registered twice.
 
         A version that was never approved takes newer evidence; an approved one keeps what it was approved
         on. `challenger` points to the last version whose gate passed, a kept one too, since a run before may
         have been killed before it pointed there; the champion is no challenger. plots: the page of the
-        evaluation and its images, by file name.
+        evaluation and its images, by file name; reference: what the rows that judged looked like, as JSON.
         """
         evidence, digest = evidence_of(evaluation, promotion)
         known = self._with_fingerprint(candidate.fingerprint)
@@ -69,7 +70,8 @@ class ModelRegistry:
                 self._point_challenger(known.version, promotion.is_allowed)
             return Registration(known.version, known.run_id, "kept")
         run_id = known.run_id if known else self._run(candidate)
-        self._log_evidence(run_id, evaluation, evidence, plots or {})
+        files = {EVIDENCE_FILE: evidence} | ({REFERENCE_FILE: reference} if reference is not None else {})
+        self._log_evidence(run_id, evaluation, files, plots or {})
         tags = gate_tags(promotion, digest)
         if known is None:
             version = self._create_version(run_id, candidate, tags)
@@ -145,6 +147,10 @@ class ModelRegistry:
         """The evidence that the version's gate was passed or failed on, as JSON."""
         return self._artifacts(version, EVIDENCE_FOLDER)[EVIDENCE_FILE]
 
+    def reference(self, version: str) -> bytes | None:
+        """What the rows of that evidence looked like, as JSON; None where it was registered without."""
+        return self._artifacts(version, EVIDENCE_FOLDER).get(REFERENCE_FILE)
+
     @property
     def _client(self) -> MlflowClient:
         if self._connected is None:
@@ -183,11 +189,11 @@ class ModelRegistry:
         return str(run_id)
 
     def _log_evidence(
-        self, run_id: str, evaluation: Evaluation, evidence: bytes, plots: Mapping[str, bytes]
+        self, run_id: str, evaluation: Evaluation, files: Mapping[str, bytes], plots: Mapping[str, bytes]
     ) -> None:
         for key, value in evaluation.metrics().items():
             self._client.log_metric(run_id, key, value)
-        self._log_files(run_id, {EVIDENCE_FILE: evidence}, EVIDENCE_FOLDER)
+        self._log_files(run_id, files, EVIDENCE_FOLDER)
         self._log_files(run_id, plots, PLOTS_FOLDER)
 
     def _create_version(self, run_id: str, candidate: Candidate, tags: Mapping[str, str]) -> str:
