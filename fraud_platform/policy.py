@@ -13,10 +13,10 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-import yaml
 
 from fraud_platform.errors import SettingsError
 from fraud_platform.schema import ACTIONS, Action
+from fraud_platform.yaml_files import load_yaml
 
 POLICY_VERSION = 2
 SECTIONS = ("prices", "fallback", "capacity")
@@ -116,9 +116,10 @@ class Policy:
     def from_yaml(cls, text: str) -> Policy:
         """Read a policy file.
 
-        SettingsError names the entry that is missing, unknown or impossible, or the place that is not YAML.
+        SettingsError names the entry that is missing, unknown, impossible or there twice, or the place that
+        is not YAML.
         """
-        loaded = _loaded(text)
+        loaded = load_yaml(text, "the policy file", "policy.yaml")
         if not isinstance(loaded, dict):
             raise SettingsError("the policy file must be a mapping of sections; see policy.yaml")
         version = loaded.get("version")
@@ -252,16 +253,6 @@ def load_policy() -> Policy:
     'step_up'
     """
     return Policy.from_yaml(load_policy_text())
-
-
-def _loaded(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise SettingsError(
-            f"the policy file is not YAML: {said}; correct it at that place, see policy.yaml"
-        ) from error
 
 
 def _names(section: type) -> set[str]:

@@ -44,6 +44,10 @@ class Check:
     reason: str
 
 
+COMPARABLE = "comparable_with_champion"
+"""The check that fails where the champion could not be scored any more."""
+
+
 @dataclass(frozen=True)
 class Promotion:
     """The verdict on a candidate; it is allowed when every check passed."""
@@ -55,6 +59,12 @@ class Promotion:
     @property
     def is_allowed(self) -> bool:
         return all(check.is_passed for check in self.checks)
+
+    @property
+    def is_uncompared(self) -> bool:
+        """Nothing but the comparison with the champion is missing, which nobody can make: a person may let
+        the candidate ship without it, and has to say why."""
+        return [check.name for check in self.checks if not check.is_passed] == [COMPARABLE]
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -69,7 +79,8 @@ class Promotion:
 
 @dataclass(frozen=True)
 class Approval:
-    """Who let which version decide, why and when (ms UTC). `replaced`: the champion before, if any."""
+    """Who let which version decide, why and when (ms UTC). `replaced`: the champion before, if any;
+    `uncompared`: why it may replace a champion that it could not be compared with, empty where it was."""
 
     version: str
     fingerprint: str
@@ -77,6 +88,7 @@ class Approval:
     reason: str
     at_ms: int
     replaced: str | None
+    uncompared: str = ""
 
     def to_json_line(self) -> str:
         return json.dumps(asdict(self), sort_keys=True) + "\n"
@@ -92,23 +104,31 @@ def gate(
     A first model must cost less than approving all, than the rules and than logistic regression; a later one
     also less than the champion, on the same rows, each model as it would ship: joined with the live rules.
     "Less" holds for the low end of the interval. And no segment with enough frauds may cost more than with
-    the champion, where the whole interval says so.
+    the champion, where the whole interval says so. A champion that could not be scored, since the contract
+    lost features that it reads, is never passed over: see `Promotion.is_uncompared`.
     """
     checks = tuple(_checks(evaluation, champion_fingerprint, rules or PromotionRules()))
     return Promotion(evaluation.fingerprint, champion_fingerprint, checks)
 
 
 def checked_approval(
-    version: str, fingerprint: str, by: str, reason: str, at_ms: int, replaced: str | None
+    version: str,
+    fingerprint: str,
+    by: str,
+    reason: str,
+    at_ms: int,
+    replaced: str | None,
+    uncompared: str = "",
 ) -> Approval:
     """An approval that names a person and a reason; GateError otherwise."""
-    for field, value in (("by", by), ("reason", reason)):
+    texts = {"by": by, "reason": reason} | ({"uncompared": uncompared} if uncompared else {})
+    for field, value in texts.items():
         if not value.strip() or len(value) > TEXT_MAX or not value.isprintable():
             raise GateError(
                 f"approval of version {version}: {field} {value!r} must be 1 to {TEXT_MAX} printable "
                 "characters"
             )
-    return Approval(version, fingerprint, by.strip(), reason.strip(), at_ms, replaced)
+    return Approval(version, fingerprint, by.strip(), reason.strip(), at_ms, replaced, uncompared.strip())
 
 
 def evidence_of(evaluation: Evaluation, promotion: Promotion) -> tuple[bytes, str]:
@@ -135,7 +155,14 @@ def _checks(evaluation: Evaluation, champion: str | None, rules: PromotionRules)
     yield _saves(evaluation, "approve_all", rules)
     yield _saves(evaluation, "rules", rules)
     yield _saves(evaluation, "logistic", rules)
-    if champion is not None:
+    gone = evaluation.uncompared
+    if champion is not None and gone is not None and gone.fingerprint == champion:
+        yield Check(
+            COMPARABLE,
+            False,
+            f"{gone}; `approve --without-comparison WHY` may ship the candidate all the same",
+        )
+    elif champion is not None:
         yield _beats_champion(evaluation, champion, rules)
         if evaluation.champion_fingerprint == champion:
             yield _no_worse_segment(evaluation, rules)

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from fraud_platform.features.contract import load_contract
+from fraud_platform.features.contract import FeatureContract, load_contract
 from fraud_platform.schema import AMOUNT_MINOR_MAX, Column, LabelEvent, Transaction
 from tests.oracle import DAY, HOUR
 
@@ -17,6 +17,10 @@ NOW = 1_790_000_000_000
 WINDOWS = (HOUR // 6, HOUR, DAY, 7 * DAY, 8 * DAY, 14 * DAY, 30 * DAY, 37 * DAY)
 EXTRAS = (Column("extra_risk", "DOUBLE", False, "R"), Column("extra_kind", "VARCHAR", False, "K"))
 CONTRACT = load_contract(EXTRAS)
+MERCHANT_ALONE = FeatureContract(
+    {"merchant": ("merchant_id",)}, tuple(one for one in CONTRACT.features if one.entity == "merchant")
+)
+"""Of one reach: for a day its logs answer repeats whose vectors are forgotten."""
 
 EDGES = (0, *WINDOWS, HOUR + DAY, 7 * DAY + HOUR, 31 * DAY, 38 * DAY)
 """Distances between events at which something enters a window, leaves one, or is trimmed (ms)."""

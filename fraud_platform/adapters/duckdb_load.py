@@ -13,7 +13,7 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
-from fraud_platform.adapters.duckdb_timeline import end_of_timeline
+from fraud_platform.adapters.duckdb_timeline import end_of_transactions
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.engine import LATENESS_MS
 from fraud_platform.features.plan import EntityPlan
@@ -32,8 +32,12 @@ def prepare(
     live: Sequence[Transaction | LabelEvent] = (),
 ) -> int:
     """Makes the temporary tables known_transactions and known_reports of all that was known before the
-    watermark (default: one past the last moment of anything); the watermark. live: events that the
-    warehouse may lack. StoreError where there is nothing."""
+    watermark, and returns it. live: events that the warehouse may lack. StoreError where there is nothing.
+
+    Without a watermark it is one past the newest transaction, and reports that became known later are loaded
+    too: they wait in the logs, as in a store that learned them. Labels may be known long after the newest
+    transaction, and would else make the transactions in between late, and refuse some of them.
+    """
     _register(connection, "live_transactions", [e for e in live if isinstance(e, Transaction)])
     _register(connection, "live_labels", [e for e in live if isinstance(e, LabelEvent)])
     names = ", ".join(column.name for column in TRANSACTION_COLUMNS)
@@ -45,8 +49,9 @@ def prepare(
         "create or replace temp view all_labels as select transaction_id, outcome, known_at "
         "from ingest.labels union all select transaction_id, outcome, known_at from live_labels"
     )
+    known_until = FAR if watermark is None else watermark
     if watermark is None:
-        watermark = end_of_timeline(connection, "all_transactions", "all_labels")
+        watermark = end_of_transactions(connection, "all_transactions")
     connection.execute(
         f"create or replace temp table known_transactions as select {names} from all_transactions "
         f"where event_time < {watermark}"
@@ -56,7 +61,7 @@ def prepare(
         "create or replace temp table known_reports as select t.*, r.known_at from ("
         "select transaction_id, min(known_at) as known_at from all_labels where outcome = 'fraud' "
         "group by all) as r inner join known_transactions as t using (transaction_id) "
-        f"where r.known_at < {watermark} and r.known_at - t.event_time <= {contract.report_horizon_ms}"
+        f"where r.known_at < {known_until} and r.known_at - t.event_time <= {contract.report_horizon_ms}"
     )
     return watermark
 
@@ -74,7 +79,8 @@ def states(
     (of the squares), oldest_i of each window; reports_i, oldest_report_i, last_report, trimmed_report;
     distinct_i of each slot; place, place_before, trimmed_place as structs t, a, b."""
     columns = ", ".join(plan.columns)
-    lower = reaches_back_to(plan, watermark) if plan.has_log else 0
+    whole_from = reaches_back_to(plan, watermark)
+    lower = whole_from if plan.has_log else 0  # without a log of transactions none is asked for
     place = "max(place)" if plan.has_place else "null"
     windows = "".join(
         f", {_within(watermark, width, 'count(*)', 0)} as count_{i}"
@@ -88,8 +94,8 @@ def states(
         for i in range(len(plan.windows))
     )
     reports = "".join(
-        f", count(*) filter (known_at >= {watermark - width}) as reports_{i}"
-        f", coalesce(min(known_at) filter (known_at >= {watermark - width}), {FAR}) as oldest_report_{i}"
+        f", count(*) filter ({_counts_in(watermark, width)}) as reports_{i}"
+        f", coalesce(min(known_at) filter ({_counts_in(watermark, width)}), {FAR}) as oldest_report_{i}"
         for i, width in enumerate(plan.report_windows)
     )
     report_columns = "".join(
@@ -117,8 +123,8 @@ def states(
         ),
         reports as (
           select {columns}, max(known_at) as last_report
-            , max(known_at) filter (known_at < {lower}) as trimmed_report{reports}
-          from known_reports where {present(plan)} group by all
+            , max(known_at) filter (known_at < {whole_from}) as trimmed_report{reports}
+          from known_reports where {plan.has_reports} and {present(plan)} group by all
         ),
         distincts as ({_distincts(plan, watermark)})
         select {_token(plan)}, first, last, coalesce(before_last, {NEVER}) as before_last, trimmed_last
@@ -256,6 +262,11 @@ def _distincts(plan: EntityPlan, watermark: int) -> str:
 
 def _within(watermark: int, width: int, total: str, empty: int) -> str:
     return f"coalesce({total} filter (event_time >= {watermark - width}), {empty})"
+
+
+def _counts_in(watermark: int, width: int) -> str:
+    """Of reports, which may be known later than the watermark."""
+    return f"known_at >= {watermark - width} and known_at < {watermark}"
 
 
 def _place(plan: EntityPlan) -> str:

@@ -18,16 +18,21 @@ from fraud_platform.schema import TRANSACTION_COLUMNS, LabelEvent, Transaction
 BATCH_ROWS = 20_000
 
 
-def end_of_timeline(
-    connection: duckdb.DuckDBPyConnection,
-    transactions: str = "ingest.transactions",
-    labels: str = "ingest.labels",
-) -> int:
+def end_of_timeline(connection: duckdb.DuckDBPyConnection) -> int:
     """One past the last moment at which anything became known (ms UTC). StoreError where nothing did."""
-    row = connection.execute(
-        f"select max(moment) from (select max(event_time) as moment from {transactions} "
-        f"union all select max(known_at) from {labels})"
-    ).fetchone()
+    return _end_of(
+        connection,
+        "(select event_time as moment from ingest.transactions union all select known_at from ingest.labels)",
+    )
+
+
+def end_of_transactions(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    """One past the newest event_time of the table (ms UTC). StoreError where it is empty."""
+    return _end_of(connection, f"(select event_time as moment from {table})")
+
+
+def _end_of(connection: duckdb.DuckDBPyConnection, moments: str) -> int:
+    row = connection.execute(f"select max(moment) from {moments}").fetchone()
     if row is None or row[0] is None:
         raise StoreError("online store: the warehouse holds no transactions; run ingest first")
     return int(row[0]) + 1

@@ -8,7 +8,9 @@ here: finding the keys, and the order of the steps. Does not belong here: keys (
 
 It covers the logs and, through `duckdb_monitor.forget`, monitor.decisions and monitor.labels. It does not
 cover ingest.* (the source's own data), and not the online store with the copies below <state>/bases: they
-hold ids and tokens until the events are too old to count, or `drop_bases` removes the copies.
+hold ids and tokens until the events are too old to count, or `drop_bases` removes the copies. The last event
+of a worker that was killed stands in the store as it was sent; the next go-live leaves it behind where a log
+holds it, an erased one too, and otherwise it waits for its worker to be recorded first.
 """
 
 from __future__ import annotations

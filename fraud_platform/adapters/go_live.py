@@ -3,13 +3,14 @@
 Belongs here: the order of the steps that lose no event and count none twice. Does not belong here: bulk
 loading (lmdb_load.py), serving (service.py), proving the result (store_audit.py), replaying (replay.py).
 
-1. Load: the warehouse, what the service's logs hold by now and what its workers counted last, up to the last
-   moment of anything.
+1. Load: all of the warehouse, what the service's logs hold by now and what its workers counted last.
 2. Catch up: what was logged in the meantime, until little is left.
 3. Switch, with the old store locked, so that no worker observes: the rest of the logs, and each worker's last
    event if it was observed and is not logged yet. Each worker's slot goes along under its name: whoever was
-   killed before its log had the event finds it there. Then the old store is marked as moved. A worker that
-   finds the mark goes on with the new store; where the contract changed, with the bundle that goes with it.
+   killed before its log had the event finds it there. One whose event the logs held before the load stays
+   behind: it is of no use, and holds the event in clear where the logs seal it. Then the old store is marked
+   as moved. A worker that finds the mark goes on with the new store; where the contract changed, with the
+   bundle that goes with it.
 
 A copy of the new store as it begins is kept below <state>/bases, under the number of the last change before
 it: what was decided with it can be replayed from there (replay.py), whatever the warehouse holds by then.
@@ -29,7 +30,13 @@ from typing import Any, Protocol, TypeVar
 import lmdb
 
 from fraud_platform.adapters.duckdb import Warehouse
-from fraud_platform.adapters.journal import LoggedDecision, LoggedLabel, read_decisions, read_labels
+from fraud_platform.adapters.journal import (
+    LoggedDecision,
+    LoggedLabel,
+    read_decisions,
+    read_labels,
+    recorded,
+)
 from fraud_platform.adapters.lmdb import (
     FIRST_CHANGE,
     MOVED,
@@ -140,6 +147,8 @@ def go_live(
     (state / STAMP).unlink(missing_ok=True)
     logs = Logs(state)
     live, waiting = logs.new(), _slots_of(path, contract)
+    done = _recorded(state, waiting)
+    waiting = [slot for slot in waiting if slot.data not in done]
     loading = once([*live, *(slot.event for slot in waiting)])
     load = load_store(warehouse, contract, fresh_store(path), progress=progress, live=loading)
     caught_up = known = 0
@@ -156,12 +165,13 @@ def go_live(
             _new_base(state, fresh, contract) as base,
             _locked(path, contract) if is_switched else _nothing() as old,
         ):
-            rest, flying = logs.new(), _newer(old.slots, waiting)
+            slots = [slot for slot in old.slots if slot.data not in done]
+            rest, flying = logs.new(), _newer(slots, waiting)
             locked, unlogged = take(fresh, rest), take(fresh, flying)
             take(base, [*rest, *flying])
             first_change = max(old.change, logs.last_change)
             for store in (fresh, base):
-                store.write(partial(_begin, store, first_change, old.slots))
+                store.write(partial(_begin, store, first_change, slots))
                 store.flush()
             kept, used_bytes = _keep_base(state, first_change), base.used_bytes
             old.mark_moved(f"{contract.hash} {bundle}")
@@ -259,6 +269,12 @@ def _slots_of(path: Path, contract: FeatureContract) -> list[Slot]:
         return []
     with _opened(path) as (environment, tables), environment.begin() as txn:
         return read_slots(txn, tables, contract)
+
+
+def _recorded(state: Path, slots: Sequence[Slot]) -> set[bytes]:
+    """The contents of the slots that nobody has to finish."""
+    is_done = recorded(state, [slot.event for slot in slots])
+    return {slot.data for slot, is_one in zip(slots, is_done, strict=True) if is_one}
 
 
 def _newer(slots: Iterable[Slot], before: Iterable[Slot]) -> list[Event]:

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from fraud_platform.errors import SettingsError
+from fraud_platform.yaml_files import load_yaml
 
 _PARAMETER = "$PARAMETER"
 _SUITE_KEYS = {"asset", "description", "may_be_empty", "expectations"}
@@ -125,7 +125,7 @@ class BatchReport:
 
 def load_suite(path: Path) -> Suite:
     """Raises SettingsError where the file is no suite."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = load_yaml(path.read_text(encoding="utf-8"), str(path))
     _known(content, _SUITE_KEYS, {"asset", "description", "expectations"}, str(path))
     expectations = [
         _expectation(entry, f"{path}, expectation {place}")

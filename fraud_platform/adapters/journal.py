@@ -12,7 +12,7 @@ holds (`serve.record`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from fraud_platform.adapters.decision_log import DecisionLog, read_records
 from fraud_platform.adapters.group_commit import SyncPolicy
 from fraud_platform.adapters.sealed_records import NO_SLOT, Sealer, key_of
 from fraud_platform.adapters.vault import Vault
+from fraud_platform.schema import LabelEvent, Transaction
 from fraud_platform.serve.record import ERASED, DecisionRecord, LabelRecord
 
 DECISIONS = "decisions"
@@ -57,6 +58,18 @@ class ObservedRecord(msgspec.Struct, frozen=True):
 
     key: str
     store_sequence: int | None
+
+
+class _Number(msgspec.Struct):
+    store_sequence: int | None = None
+
+
+class _Numbered(msgspec.Struct):
+    key: str
+    clear: _Number
+
+
+_decode_numbered = msgspec.json.Decoder(_Numbered).decode
 
 
 class Journal:
@@ -152,6 +165,24 @@ def read_labels(
 def read_observed(state: Path) -> Iterator[ObservedRecord]:
     for logged in read_records(state / OBSERVED):
         yield msgspec.json.decode(logged.payload, type=ObservedRecord)
+
+
+def recorded(state: Path, events: Iterable[Transaction | LabelEvent]) -> list[bool]:
+    """Of each event whether the logs hold it with the number of its change of the store; also where its
+    person was erased since: its key stays."""
+    logs = [state / name for name in (DECISIONS, LABELS) if (state / name).is_dir()]
+    asked = list(events)
+    if not asked or not logs:
+        return [False] * len(asked)
+    with reading(state) as sealer:
+        keys = [
+            sealer.decision_key(one.transaction_id) if isinstance(one, Transaction) else sealer.label_key(one)
+            for one in asked
+        ]
+    wanted = set(keys)
+    lines = (_decode_numbered(logged.payload) for log in logs for logged in read_records(log))
+    found = {line.key for line in lines if line.key in wanted and line.clear.store_sequence is not None}
+    return [key in found for key in keys]
 
 
 @contextmanager

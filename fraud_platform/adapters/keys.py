@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-import yaml
 
 from fraud_platform.errors import FraudPlatformError, SettingsError
+from fraud_platform.yaml_files import load_yaml
 
 KeyScope = Literal["decide", "label", "read", "admin"]
 SCOPES: tuple[KeyScope, ...] = ("decide", "label", "read", "admin")
@@ -83,13 +83,14 @@ class Key:
 
 
 def read_keys(path: Path) -> KeyFile:
-    """The file's keys. SettingsError where it is missing, is no keys file or names an id twice."""
+    """The file's keys. SettingsError where it is missing, is no keys file, or an id or an entry's field
+    stands twice."""
     try:
-        raw = path.read_bytes()
-        file = msgspec.yaml.decode(raw or b"{}", type=KeyFile)
+        loaded = load_yaml(path.read_bytes().decode() or "{}", f"keys file {path}", "`keys add`")
+        file = msgspec.convert(loaded, KeyFile, builtin_types=(date, datetime))
     except OSError as error:
         raise SettingsError(f"keys file {path}: {error.strerror}; make one with `keys add`") from None
-    except (msgspec.ValidationError, msgspec.DecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (msgspec.ValidationError, UnicodeDecodeError) as error:
         problem = str(error).splitlines()[0]
         raise SettingsError(f"keys file {path}: {problem}; repair it, or make one with `keys add`") from None
     for entry in file.keys:

@@ -36,7 +36,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load wrote; everything known before `watermark` (ms UTC) is in the store."""
+    """What a load wrote: every transaction before `watermark` (ms UTC), and what is known of them."""
 
     watermark: int
     transactions: int
@@ -52,7 +52,8 @@ def load_store(
     progress: Progress = lambda message: None,
     live: Sequence[Transaction | LabelEvent] = (),
 ) -> LoadReport:
-    """Builds a store at `path` that has seen everything before `watermark` (default: all of it).
+    """Builds a store at `path` that has seen everything before `watermark` (default: all of it, also reports
+    that became known after the newest transaction).
 
     live: events that the warehouse may not hold yet; what it holds is not counted twice. An existing store is
     replaced once the new one is whole; killed at any point, the old store or the new one is there.

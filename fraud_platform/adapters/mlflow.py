@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 CANDIDATE_FOLDER, EVIDENCE_FOLDER, PLOTS_FOLDER = "candidate", "evidence", "plots"
-EVIDENCE_FILE = "evidence.json"
+EVIDENCE_FILE, REFERENCE_FILE = "evidence.json", "reference.json"
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,14 @@ class ModelRegistry:
         evaluation: Evaluation,
         promotion: Promotion,
         plots: Mapping[str, bytes] | None = None,
+        reference: bytes | None = None,
     ) -> Registration:
         """A version with its evidence; the same candidate is never registered twice.
 
         A version that was never approved takes newer evidence; an approved one keeps what it was approved
         on. `challenger` points to the last version whose gate passed, a kept one too, since a run before may
         have been killed before it pointed there; the champion is no challenger. plots: the page of the
-        evaluation and its images, by file name.
+        evaluation and its images, by file name; reference: what the rows that judged looked like, as JSON.
         """
         evidence, digest = evidence_of(evaluation, promotion)
         known = self._with_fingerprint(candidate.fingerprint)
@@ -69,7 +70,8 @@ class ModelRegistry:
                 self._point_challenger(known.version, promotion.is_allowed)
             return Registration(known.version, known.run_id, "kept")
         run_id = known.run_id if known else self._run(candidate)
-        self._log_evidence(run_id, evaluation, evidence, plots or {})
+        files = {EVIDENCE_FILE: evidence} | ({REFERENCE_FILE: reference} if reference is not None else {})
+        self._log_evidence(run_id, evaluation, files, plots or {})
         tags = gate_tags(promotion, digest)
         if known is None:
             version = self._create_version(run_id, candidate, tags)
@@ -79,20 +81,35 @@ class ModelRegistry:
         self._point_challenger(version, promotion.is_allowed)
         return Registration(version, run_id, "judged_again" if known else "created")
 
-    def approve(self, version: str, by: str, reason: str, now_ms: int, log: Path | None = None) -> Approval:
+    def approve(
+        self,
+        version: str,
+        by: str,
+        reason: str,
+        now_ms: int,
+        log: Path | None = None,
+        *,
+        uncompared: str = "",
+    ) -> Approval:
         """Make a version the champion, in somebody's name; `log`: a JSONL file that gets a line for it.
 
         The champion of today is left as it is, and its approval returned. A version that was approved
-        before may come back (a rollback). GateError when the version is unknown, its gate failed, or its
-        gate compared it with another champion than today's.
+        before may come back (a rollback). uncompared: why it may ship although nobody can compare it with
+        the champion. GateError when the version is unknown, its gate failed, its gate compared it with
+        another champion than today's, or could not compare it and `uncompared` says nothing; and where that
+        says something of a version that was compared.
         """
         wanted, champion = self.version(version), self.champion()
         if champion is not None and champion.version == wanted.version and champion.approval is not None:
             return champion.approval
         if wanted.approval is None:
-            _refuse_unproved(wanted, champion)
+            _refuse_unproved(wanted, champion, is_excused=bool(uncompared))
+        if uncompared and not wanted.is_uncompared:
+            raise GateError(
+                f"version {version} needs no reason to ship without a comparison: approve it without one"
+            )
         replaced = champion.version if champion else None
-        approval = checked_approval(version, wanted.fingerprint, by, reason, now_ms, replaced)
+        approval = checked_approval(version, wanted.fingerprint, by, reason, now_ms, replaced, uncompared)
         if log is not None:
             append_approval(log, approval)
         self._tag(version, approval_tags(approval))
@@ -126,6 +143,10 @@ class ModelRegistry:
     def evidence(self, version: str) -> bytes:
         """The evidence that the version's gate was passed or failed on, as JSON."""
         return self._artifacts(version, EVIDENCE_FOLDER)[EVIDENCE_FILE]
+
+    def reference(self, version: str) -> bytes | None:
+        """What the rows of that evidence looked like, as JSON; None where it was registered without."""
+        return self._artifacts(version, EVIDENCE_FOLDER).get(REFERENCE_FILE)
 
     @property
     def _client(self) -> MlflowClient:
@@ -165,11 +186,11 @@ class ModelRegistry:
         return str(run_id)
 
     def _log_evidence(
-        self, run_id: str, evaluation: Evaluation, evidence: bytes, plots: Mapping[str, bytes]
+        self, run_id: str, evaluation: Evaluation, files: Mapping[str, bytes], plots: Mapping[str, bytes]
     ) -> None:
         for key, value in evaluation.metrics().items():
             self._client.log_metric(run_id, key, value)
-        self._log_files(run_id, {EVIDENCE_FILE: evidence}, EVIDENCE_FOLDER)
+        self._log_files(run_id, files, EVIDENCE_FOLDER)
         self._log_files(run_id, plots, PLOTS_FOLDER)
 
     def _create_version(self, run_id: str, candidate: Candidate, tags: Mapping[str, str]) -> str:
@@ -255,8 +276,12 @@ def append_approval(log: Path, approval: Approval) -> None:
         os.fsync(file.fileno())
 
 
-def _refuse_unproved(wanted: RegisteredVersion, champion: RegisteredVersion | None) -> None:
-    if not wanted.is_gate_passed:
+def _refuse_unproved(
+    wanted: RegisteredVersion, champion: RegisteredVersion | None, *, is_excused: bool
+) -> None:
+    if wanted.is_uncompared and not is_excused:
+        raise GateError(f"version {wanted.version} was not compared: {wanted.gate_reasons}")
+    if not wanted.is_gate_passed and not wanted.is_uncompared:
         raise GateError(
             f"version {wanted.version} failed its gate ({wanted.gate_reasons}); approve one that passed"
         )

@@ -8,15 +8,19 @@ from typing import Any
 
 from fraud_platform.register import Approval, Promotion
 
+UNCOMPARED = "uncompared"
+
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version as its tags tell it; `champion_fingerprint`: what its gate compared it with."""
+    """A version as its tags tell it; `champion_fingerprint`: what its gate compared it with;
+    `is_uncompared`: or would have, and nothing else was missing."""
 
     version: str
     run_id: str
     fingerprint: str
     is_gate_passed: bool
+    is_uncompared: bool
     gate_reasons: str
     evidence_sha256: str
     champion_fingerprint: str | None
@@ -27,7 +31,7 @@ class RegisteredVersion:
 def gate_tags(promotion: Promotion, digest: str) -> dict[str, str]:
     """The verdict; `digest`: SHA-256 of the evidence."""
     return {
-        "gate": "passed" if promotion.is_allowed else "failed",
+        "gate": "passed" if promotion.is_allowed else UNCOMPARED if promotion.is_uncompared else "failed",
         "gate_reasons": "; ".join(promotion.reasons),
         "gate_champion": promotion.champion_fingerprint or "",
         "evidence_sha256": digest,
@@ -39,6 +43,7 @@ def approval_tags(approval: Approval) -> dict[str, str]:
     return {
         "approved_by": approval.by,
         "approved_reason": approval.reason,
+        "approved_uncompared": approval.uncompared,
         "approved_at_ms": str(approval.at_ms),
         "approved_replaced": approval.replaced or "",
     }
@@ -52,6 +57,7 @@ def version_of(found: Any, aliases: Mapping[str, str]) -> RegisteredVersion:
         run_id=found.run_id,
         fingerprint=tags["fingerprint"],
         is_gate_passed=tags["gate"] == "passed",
+        is_uncompared=tags["gate"] == UNCOMPARED,
         gate_reasons=tags["gate_reasons"],
         evidence_sha256=tags["evidence_sha256"],
         champion_fingerprint=tags["gate_champion"] or None,
@@ -70,4 +76,5 @@ def _approval(version: str, tags: Mapping[str, str]) -> Approval | None:
         reason=tags["approved_reason"],
         at_ms=int(tags["approved_at_ms"]),
         replaced=tags["approved_replaced"] or None,
+        uncompared=tags.get("approved_uncompared", ""),
     )

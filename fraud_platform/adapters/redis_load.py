@@ -21,7 +21,14 @@ from fraud_platform.adapters.lmdb_load import LoadReport, Progress, load_store
 from fraud_platform.adapters.lmdb_session import decode_counted
 from fraud_platform.adapters.redis import HOUR_MS, RedisStore
 from fraud_platform.adapters.redis_link import Command, plain
-from fraud_platform.adapters.redis_session import ANSWERED, claimed, head, pack_vector, waiting_names
+from fraud_platform.adapters.redis_session import (
+    ANSWERED,
+    KNOWN_ONLY,
+    claimed,
+    head,
+    pack_vector,
+    waiting_names,
+)
 from fraud_platform.adapters.store_bytes import TOKEN_BYTES, decode_state, decode_vector, encode
 from fraud_platform.errors import StoreError
 from fraud_platform.features.engine import Engine
@@ -115,7 +122,7 @@ def _transactions(source: LmdbStore, target: RedisStore, txn: lmdb.Transaction) 
     for name, data in txn.cursor(db=source.tables["seen"]):
         record, transaction = decode_counted(bytes(data)), bytes(name)
         vector = txn.get(_MOMENT.pack(record.event_time) + transaction, db=vectors)
-        state, packed = b"k", b""
+        state, packed = KNOWN_ONLY[record.is_late], b""
         if vector is not None:
             state, packed = ANSWERED[record.is_late], pack_vector(decode_vector(vector))
         yield plain("SET", target.names.seen(transaction), claimed(record, state) + packed)

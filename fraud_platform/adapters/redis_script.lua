@@ -397,9 +397,13 @@ local function keep_vector()
   return ARGV[4] and answered or 1
 end
 
+-- Whether it was answered late stays known: k or m.
 local function strip_vector()
   local seen = redis.call('GET', KEYS[1])
-  if seen then redis.call('SET', KEYS[1], 'k' .. sub(seen, 2, 11 + unpack_bytes('<I2', seen, 10))) end
+  if not seen then return 1 end
+  local state = sub(seen, 1, 1)
+  local known = (state == 'l' or state == 'm') and 'm' or 'k'
+  redis.call('SET', KEYS[1], known .. sub(seen, 2, 11 + unpack_bytes('<I2', seen, 10)))
   return 1
 end
 

@@ -49,6 +49,8 @@ from fraud_platform.schema import Transaction
 EVERYTHING = [(0, 1 << 62)]
 ANSWERED = (b"v", b"l")
 """What is known of a transaction whose vector was told: in order, late."""
+KNOWN_ONLY = (b"k", b"m")
+"""The same of one whose vector is not stored any more, or never was (redis_script.lua: strip_vector)."""
 
 _REPLY = struct.Struct("<ddddd11I")
 _MOMENT = struct.Struct("<d")
@@ -113,7 +115,8 @@ class Names:
 
 
 def claimed(record: SeenRecord, state: bytes = b"c") -> bytes:
-    """What is known of a transaction: c claimed, k known only; its vector is put behind it (see ANSWERED)."""
+    """What is known of a transaction: c claimed, or see ANSWERED, whose vector is put behind it, and
+    KNOWN_ONLY."""
     data = encode(SeenRecord(record.keys, record.event_time))
     reported_at = NEVER if record.reported_at is None else record.reported_at
     return _KNOWN.pack(state, reported_at, len(data)) + data
@@ -142,7 +145,7 @@ def known(data: bytes) -> Known:
     record = decode_seen(data[_KNOWN.size : end])
     record.reported_at = None if reported_at == NEVER else int(reported_at)
     vector = unpack_vector(data[end:]) if state in ANSWERED else None
-    return Known(record, vector, state == b"c", state == ANSWERED[True])
+    return Known(record, vector, state == b"c", state in (ANSWERED[True], KNOWN_ONLY[True]))
 
 
 def pack_vector(vector: Vector) -> bytes:

@@ -125,13 +125,16 @@ def approve(
     version: Annotated[str, typer.Argument(help="The registered version")],
     by: Annotated[str, typer.Option(help="Who approves")],
     reason: Annotated[str, typer.Option(help="Why")],
+    without_comparison: Annotated[
+        str, typer.Option(help="Why it may ship although the champion cannot be compared with it any more")
+    ] = "",
     dataset: Dataset = None,
 ) -> None:
     """Makes a version whose gate passed the champion, in somebody's name."""
     from fraud_platform.cli.loop import approve as record
 
     with console.status("asking MLflow"):
-        said = record(settings_of(dataset, None), version, by, reason)
+        said = record(settings_of(dataset, None), version, by, reason, without_comparison)
     console.print(said)
 
 
@@ -146,7 +149,7 @@ def versions(dataset: Dataset = None) -> None:
         registered = platform.registry.versions()
     for one in registered:
         approval = one.approval
-        gate = "passed" if one.is_gate_passed else "failed"
+        gate = "passed" if one.is_gate_passed else "uncompared" if one.is_uncompared else "failed"
         by, reason = (approval.by, approval.reason) if approval else ("", "")
         table.add_row(one.version, ", ".join(one.aliases), gate, by, reason, one.fingerprint[:12])
     console.print(table)

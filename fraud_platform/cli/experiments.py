@@ -16,7 +16,6 @@ from fraud_platform.settings import Settings
 
 if TYPE_CHECKING:
     from fraud_platform.defs.platform import Platform
-    from fraud_platform.evaluate import Interval
     from fraud_platform.learning.contest import Standing
 
 HEADER = ("way", "rows", "share", "AP", "AUC", "CP@100", "cost", "saved", "ECE", "raw ECE", "s")
@@ -102,16 +101,12 @@ def _show(title: str, found: Sequence[Standing]) -> None:
             f"{one.auc:.3f}",
             f"{one.card_precision:.3f}",
             f"{one.cost.estimate:,.1f}",
-            _money(one.saved),
+            one.saved.short(),
             f"{one.calibration_error:.4f}",
             f"{one.raw_calibration_error:.4f}",
             f"{one.seconds:.0f}",
         )
     console.print(shown)
-
-
-def _money(value: Interval) -> str:
-    return f"{value.estimate:,.1f} ({value.low:,.1f} to {value.high:,.1f})"
 
 
 def _say(sentences: Sequence[str]) -> None:

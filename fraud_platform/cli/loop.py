@@ -39,17 +39,22 @@ def learn(
     return run_job(build_defs(settings), "learning", {"ops": ops} if ops else None)
 
 
-def approve(settings: Settings, version: str, by: str, reason: str) -> str:
-    """Records a named approval; a sentence about it. Raises GateError where the gate failed."""
+def approve(settings: Settings, version: str, by: str, reason: str, uncompared: str = "") -> str:
+    """Records a named approval; a sentence about it. Raises GateError where the gate failed.
+
+    uncompared: why it may ship although the champion cannot be compared with it any more.
+    """
     from fraud_platform.defs.platform import Platform
 
     platform = Platform(settings)
     log = settings.reports / "approvals.jsonl"
     before = platform.registry.champion()
-    approval = platform.registry.approve(version, by, reason, platform.now_ms(), log)
+    now_ms = platform.now_ms()
+    approval = platform.registry.approve(version, by, reason, now_ms, log, uncompared=uncompared)
     if before is not None and before.approval == approval:
         return f"version {approval.version} was approved before, by {approval.by}; nothing is recorded again"
-    return f"version {approval.version} is approved by {approval.by}: {approval.reason}"
+    without = f"; without a comparison: {approval.uncompared}" if approval.uncompared else ""
+    return f"version {approval.version} is approved by {approval.by}: {approval.reason}{without}"
 
 
 def package(settings: Settings) -> JobReport:

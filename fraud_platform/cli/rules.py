@@ -17,7 +17,7 @@ from fraud_platform.errors import SettingsError
 
 if TYPE_CHECKING:
     from fraud_platform.defs.platform import Platform
-    from fraud_platform.evaluate import Backtest, Interval, RuleResult
+    from fraud_platform.evaluate import Backtest, RuleResult
     from fraud_platform.rules import RuleSet
 
 app = typer.Typer(help="The rules: list them, check a file, backtest them.", no_args_is_help=True)
@@ -145,24 +145,20 @@ def _show_backtest(found: Backtest) -> None:
 
 def _cells(one: RuleResult) -> list[str]:
     cells = [one.name, one.mode, one.action, f"{one.hits:,}", _share(one.precision), _share(one.recall)]
-    cells += [f"{one.only:,}", _money(one.saved)]
+    cells += [f"{one.only:,}", one.saved.short(digits=0)]
     if one.model is not None:
         beside = one.model
         cells += [
             _share(beside.overlap),
             f"{beside.missed:,}",
             f"{beside.missed_frauds:,}",
-            _money(beside.added),
+            beside.added.short(digits=0),
         ]
     return cells
 
 
 def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
-
-
-def _money(value: Interval) -> str:
-    return f"{value.estimate:,.0f} ({value.low:,.0f} to {value.high:,.0f})"
 
 
 def _print(table: Table) -> None:

@@ -74,7 +74,7 @@ def _shares(record: dict[str, Any], days: int) -> str:
 
 def _show_bakeoff(found: DelayBakeoff) -> None:
     """Both roles' contenders, then the ways to decide, in units of money per 1,000 transactions."""
-    from fraud_platform.learning.delay_result import ROLES, in_units
+    from fraud_platform.learning.delay_result import ROLES
 
     for role in ROLES:
         title = "chosen on: earlier as-ofs" if role == "validation" else "judged on: later as-ofs"
@@ -98,8 +98,8 @@ def _show_bakeoff(found: DelayBakeoff) -> None:
                 f"{gain.estimate:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})",
                 f"{one.theft_average_precision:.4f}",
                 f"{one.expected_frauds:,.0f}",
-                in_units(one.cost),
-                in_units(one.saved),
+                one.cost.short(),
+                one.saved.short(),
             )
         console.print(table)
     ways = Table(
@@ -112,8 +112,8 @@ def _show_bakeoff(found: DelayBakeoff) -> None:
     for way in found.ways:
         ways.add_row(
             way.name,
-            in_units(way.cost),
-            in_units(way.model_saves),
+            way.cost.short(),
+            way.model_saves.short(),
             f"{way.missed:.1%}",
             f"{way.stopped_good:.2%}",
         )

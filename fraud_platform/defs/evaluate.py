@@ -1,6 +1,7 @@
 """Candidate, champion and baselines on the same later, mature rows."""
 
 import base64
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from fraud_platform.adapters.plots import evaluation_plots
 from fraud_platform.defs.ingest import POOL
 from fraud_platform.defs.latest import latest_text
 from fraud_platform.defs.platform import Platform
-from fraud_platform.evaluate import Evaluation, evaluate
+from fraud_platform.evaluate import Evaluation, Uncompared, evaluate
 from fraud_platform.package import Reference
 from fraud_platform.register import Promotion, gate
 from fraud_platform.train import Candidate, columns_of
@@ -38,10 +39,11 @@ def evaluation(
     """
     fingerprint = latest_text(context.instance, ["train", "candidate"], "fingerprint")
     challenger = read_candidate(platform.settings.candidates / fingerprint)
-    champion = comparable_champion(platform, challenger)
+    champion, uncompared = comparable_champion(platform, challenger)
     part = challenger.split.test
     frame = mature_frame(platform.warehouse, part)
     judged = evaluate(challenger, frame, platform.policy, platform.rules, champion, report=context.log.info)
+    judged = dataclasses.replace(judged, uncompared=uncompared)
     folder = evaluation_folder(platform, fingerprint)
     plots = evaluation_plots(judged)
     files = {
@@ -67,16 +69,22 @@ def evaluation(
     )
 
 
-def comparable_champion(platform: Platform, challenger: Candidate) -> Candidate | None:
-    """The champion, unless it is the challenger itself or has learned from the rows that judge.
+def comparable_champion(
+    platform: Platform, challenger: Candidate
+) -> tuple[Candidate | None, Uncompared | None]:
+    """The champion, unless it is the challenger itself, has learned from the rows that judge, or reads
+    features that the challenger's contract lacks; and what is to be said of it in the last case.
 
     The gate refuses a challenger that was not compared with the champion, so nothing slips through here.
     """
     version = platform.registry.champion()
     if version is None or version.fingerprint == challenger.fingerprint:
-        return None
+        return None, None
     champion = platform.registry.candidate(version.version)
-    return champion if champion.learned_until_ms <= challenger.split.test.start_ms else None
+    gone = champion.contract.without(challenger.contract)
+    if gone:
+        return None, Uncompared(version.fingerprint, gone)
+    return (champion if champion.learned_until_ms <= challenger.split.test.start_ms else None), None
 
 
 def promotion_of(platform: Platform, judged: Evaluation) -> Promotion:

@@ -83,7 +83,7 @@ def standing_record(one: Standing) -> dict[str, Any]:
     said: dict[str, Any] = {"way": one.way, "taught": round(one.rows), "share": one.share}
     said |= {"AP": one.average_precision, "AUC": one.auc, "CP@100": one.card_precision}
     for name, value in (("cost", one.cost), ("saved", one.saved)):
-        said |= {name: value.estimate, f"{name}_low": value.low, f"{name}_high": value.high}
+        said |= value.columns(name)
     said |= {"calibration_error": one.calibration_error, "raw_calibration_error": one.raw_calibration_error}
     return said | {"seconds": one.seconds}
 

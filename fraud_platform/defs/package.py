@@ -7,6 +7,7 @@ import dagster as dg
 from fraud_platform.adapters.bento import build_bento
 from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
 from fraud_platform.adapters.golden_samples import golden_samples
+from fraud_platform.adapters.mlflow_tags import RegisteredVersion
 from fraud_platform.adapters.parity_replay import read_proof, store_code
 from fraud_platform.defs.evaluate import read_reference
 from fraud_platform.defs.latest import latest_text
@@ -15,7 +16,7 @@ from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import GateError
 from fraud_platform.evaluate import Evaluation, model_card
 from fraud_platform.features.proof import ParityProof, require_proof
-from fraud_platform.package import BundleParts, load_reasons_text
+from fraud_platform.package import BundleParts, Reference, load_reasons_text
 from fraud_platform.serve.golden import with_golden
 from fraud_platform.train import Candidate
 
@@ -30,7 +31,7 @@ from fraud_platform.train import Candidate
 def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
     """Everything the approved version needs to decide, named after the hash of its contents.
 
-    Its card and metrics are those of the evidence that was approved, whatever was evaluated since.
+    Its card, metrics and reference are those of the evidence that was approved, whatever was evaluated since.
     Refused where its contract was not proven exact: packaging is a job of its own, which no check of learning
     stops.
     """
@@ -59,7 +60,7 @@ def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
         lists_text=platform.lists_text,
         policy_text=platform.policy_text,
         reasons_text=load_reasons_text(),
-        reference=read_reference(platform, champion.fingerprint),
+        reference=reference_of(platform, champion),
         versions=versions,
         evaluation=dict(judged.metrics()),
         card_text=model_card(model, judged, platform.mapping, versions),
@@ -82,6 +83,15 @@ def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
             "unchanged": path.name in is_known,
         }
     )
+
+
+def reference_of(platform: Platform, approved: RegisteredVersion) -> Reference:
+    """What the rows looked like on which it was approved; of a version that was registered without, those of
+    its last evaluation."""
+    registered = platform.registry.reference(approved.version)
+    if registered is None:
+        return read_reference(platform, approved.fingerprint)
+    return Reference.from_json(registered)
 
 
 def proof_of(platform: Platform, model: Candidate) -> ParityProof:

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from fraud_platform.adapters.candidates import read_candidate
-from fraud_platform.defs.evaluate import promotion_of, read_evaluation, report_files
+from fraud_platform.defs.evaluate import promotion_of, read_evaluation, read_reference, report_files
 from fraud_platform.defs.latest import latest_text
 from fraud_platform.defs.leakage import LEAKAGE
 from fraud_platform.defs.platform import Platform
@@ -37,7 +37,11 @@ def model_version(
     promotion = promotion_of(platform, judged)
     shown = report_files(platform, fingerprint)
     registration = platform.registry.register(
-        read_candidate(platform.settings.candidates / fingerprint), judged, promotion, shown
+        read_candidate(platform.settings.candidates / fingerprint),
+        judged,
+        promotion,
+        shown,
+        read_reference(platform, fingerprint).to_json(),
     )
     return dg.MaterializeResult(
         metadata={

@@ -10,7 +10,7 @@ from fraud_platform.defs.as_of import parse_as_of
 from fraud_platform.defs.ingest import POOL
 from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import SettingsError, TrainingError
-from fraud_platform.evaluate import Backtest, Interval, RuleResult, backtest
+from fraud_platform.evaluate import Backtest, RuleResult, backtest
 from fraud_platform.train import Candidate, Part
 
 BACKTEST = dg.AssetKey(["evaluate", "rules_backtest"])
@@ -90,12 +90,8 @@ def _record(one: RuleResult) -> dict[str, Any]:
     """The same fields for each rule of a backtest; None where there is nothing to divide by."""
     said: dict[str, Any] = {"rule": one.name, "mode": one.mode, "action": one.action, "owner": one.owner}
     said |= {"hits": one.hits, "precision": one.precision, "recall": one.recall, "only": one.only}
-    said |= _interval("saved", one.saved)
+    said |= one.saved.columns("saved")
     if one.model is not None:
         said |= {"overlap": one.model.overlap, "missed": one.model.missed}
-        said |= {"missed_frauds": one.model.missed_frauds, **_interval("added", one.model.added)}
+        said |= {"missed_frauds": one.model.missed_frauds, **one.model.added.columns("added")}
     return said
-
-
-def _interval(name: str, value: Interval) -> dict[str, float]:
-    return {name: value.estimate, f"{name}_low": value.low, f"{name}_high": value.high}

@@ -127,7 +127,7 @@ def _contender(one: Retrained) -> dict[str, Any]:
     said: dict[str, Any] = {"contender": one.name, "declined": one.declined, "frauds": one.frauds}
     said |= {"average_precision": one.average_precision, "missed": one.missed}
     for name, value in (("cost", one.cost), ("lost", one.lost)):
-        said |= {name: value.estimate, f"{name}_low": value.low, f"{name}_high": value.high}
+        said |= value.columns(name)
     return said
 
 

@@ -7,7 +7,7 @@ Does not belong here: fitting (`train`), the verdict (`register`), drawing (`ada
 
 from fraud_platform.evaluate.backtest import Backtest, ModelOverlap, RuleResult, backtest
 from fraud_platform.evaluate.card import model_card
-from fraud_platform.evaluate.evaluation import Alone, Curves, Evaluation, Segment
+from fraud_platform.evaluate.evaluation import Alone, Curves, Evaluation, Segment, Uncompared
 from fraud_platform.evaluate.explorer import Band, Choice, bands, choices
 from fraud_platform.evaluate.folds import Fold, prequential
 from fraud_platform.evaluate.metrics import (
@@ -42,6 +42,7 @@ __all__ = [
     "Rung",
     "Rungs",
     "Segment",
+    "Uncompared",
     "amount_major",
     "backtest",
     "bands",

@@ -13,6 +13,9 @@ from fraud_platform.evaluate.rates import Rates
 from fraud_platform.schema import ACTIONS
 from fraud_platform.train import Part
 
+NAMED_MAX = 5
+"""Features that a sentence names."""
+
 
 @dataclass(frozen=True)
 class Alone:
@@ -66,6 +69,24 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class Uncompared:
+    """A champion that could not be scored on these rows. features: those that it reads and that the
+    candidate's contract has no longer, or has of another meaning."""
+
+    fingerprint: str
+    features: tuple[str, ...]
+
+    def __str__(self) -> str:
+        named = ", ".join(map(repr, self.features[:NAMED_MAX]))
+        more = len(self.features) - NAMED_MAX
+        others = f" and {more} more" if more > 0 else ""
+        return (
+            f"champion {self.fingerprint[:12]} reads {named}{others}, which the contract no longer has, or "
+            "has of another meaning: it cannot be compared"
+        )
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Candidate, champion and baselines on the same rows.
 
@@ -74,8 +95,8 @@ class Evaluation:
     what the service answers with that model: its policy's actions joined with the live rules; `rules` are the
     live rules alone, all else approved. `savings` say what the candidate saves against each of the others
     (major units). `alone`: the candidate without the rules. `importance`: features of the candidate by the
-    share of its gain, largest first. A file of before rates, importance and `alone` were measured is read
-    without them.
+    share of its gain, largest first. `uncompared`: the champion of the day where it could not be a contender.
+    A file of before these were known is read without them.
     """
 
     fingerprint: str
@@ -93,6 +114,7 @@ class Evaluation:
     rates: dict[str, Rates] = field(default_factory=dict)
     importance: tuple[tuple[str, float], ...] = ()
     alone: Alone | None = None
+    uncompared: Uncompared | None = None
 
     @property
     def quality(self) -> Quality:
@@ -134,6 +156,7 @@ class Evaluation:
             *((str(self.alone),) if self.alone else ()),
             *(f"{name}: {rates}" for name, rates in self.rates.items()),
             *(f"saves {saving} against {name}" for name, saving in self.savings.items()),
+            *([str(self.uncompared)] if self.uncompared else []),
             self.method,
         )
 
@@ -153,6 +176,7 @@ class Evaluation:
             "savings": {name: Interval(**s) for name, s in content["savings"].items()},
             "segments": tuple(map(_segment, content["segments"])),
             "rates": {name: Rates(**r) for name, r in content.get("rates", {}).items()},
+            "uncompared": _uncompared(content.get("uncompared")),
             "importance": tuple((name, share) for name, share in content.get("importance", ())),
             "alone": _alone(content.get("alone")),
             "curves": Curves(
@@ -172,6 +196,10 @@ def _quality(content: Mapping[str, Any]) -> Quality:
 
 def _alone(content: Mapping[str, Any] | None) -> Alone | None:
     return Alone(Cost(**content["cost"]), Interval(**content["rules_save"])) if content else None
+
+
+def _uncompared(content: Mapping[str, Any] | None) -> Uncompared | None:
+    return None if content is None else Uncompared(content["fingerprint"], tuple(content["features"]))
 
 
 def _bands(content: Sequence[Mapping[str, Any]]) -> tuple[Band, ...]:

@@ -29,6 +29,19 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.estimate:,.0f} ({self.level:.0%} interval {self.low:,.0f} to {self.high:,.0f})"
 
+    def short(self, digits: int = 1) -> str:
+        """For a table or a sentence that says elsewhere which interval it is.
+
+        >>> Interval(1234.56, -7.0, 8.04).short()
+        '1,234.6 (-7.0 to 8.0)'
+        """
+        estimate, low, high = (f"{one:,.{digits}f}" for one in (self.estimate, self.low, self.high))
+        return f"{estimate} ({low} to {high})"
+
+    def columns(self, name: str) -> dict[str, float]:
+        """Its three numbers as columns of a table, by name."""
+        return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 @dataclass(frozen=True)
 class Cost:

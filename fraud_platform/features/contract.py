@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import yaml
 
 from fraud_platform.errors import ContractError
 from fraud_platform.schema import MILLISECONDS_PER_DAY, TRANSACTION_COLUMNS, Column
 from fraud_platform.settings import PROJECT_ROOT
+from fraud_platform.yaml_files import load_yaml
 
 DECLARATION = PROJECT_ROOT / "dbt_project" / "dbt_project.yml"
 STREAMS = ("transactions", "fraud_reports")
@@ -90,6 +90,22 @@ class FeatureContract(msgspec.Struct, frozen=True, dict=True):
         )
         return hashlib.sha256(bare.to_json()).hexdigest()
 
+    def without(self, later: FeatureContract) -> tuple[str, ...]:
+        """Its features, in order, that a later contract has no longer, or has of another meaning: what reads
+        them cannot be fed from what was built for the later one."""
+        return tuple(name for name in self.names if self._meaning(name) != later._meaning(name))
+
+    def _meaning(self, name: str) -> object:
+        """Everything that decides the values of a feature, and of what it is made of; None where there is
+        none of the name."""
+        if name not in self._places:
+            return None
+        feature = self.features[self._places[name]]
+        bare = msgspec.structs.replace(feature, description="", window=None, offset=None)
+        horizon_ms = self.report_horizon_ms if feature.stream == "fraud_reports" else 0
+        columns = self.entities[feature.entity] if feature.entity is not None else ()
+        return bare, columns, horizon_ms, tuple(self._meaning(one) for one in feature.inputs)
+
     def to_json(self) -> bytes:
         return msgspec.json.encode(self, order="sorted")
 
@@ -150,9 +166,11 @@ def unknown(what: str, value: str, known: Iterable[str]) -> ContractError:
 def load_contract(extras: Iterable[Column] = (), declaration: Path = DECLARATION) -> FeatureContract:
     """The contract of the declaration plus a dataset's extra inputs (columns named extra_<name>).
 
-    Raises ContractError for an unknown entity, window, column, stream or input.
+    Raises ContractError for an unknown entity, window, column, stream or input, and for a key that stands
+    twice.
     """
-    variables = yaml.safe_load(declaration.read_text(encoding="utf-8"))["vars"]
+    text = declaration.read_text(encoding="utf-8")
+    variables = load_yaml(text, str(declaration), error=ContractError)["vars"]
     features = [
         feature for entry in variables["features"] for feature in _expand(entry, variables["windows"])
     ]

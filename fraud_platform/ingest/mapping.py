@@ -13,10 +13,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from fraud_platform.errors import MappingError
 from fraud_platform.schema import LABEL_COLUMNS, TRANSACTION_COLUMNS, Column
+from fraud_platform.yaml_files import load_yaml
 
 DATASETS = Path(__file__).resolve().parent.parent / "datasets"
 STREAMS: tuple[Literal["transactions", "labels"], ...] = ("transactions", "labels")
@@ -116,11 +115,7 @@ class Mapping:
     @classmethod
     def from_yaml(cls, text: str, where: str) -> Mapping:
         """Read a mapping; `where` names the text in errors. Raises MappingError."""
-        try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise MappingError(f"{where}: not YAML: {error}") from error
-        return _Reader(where).mapping(content)
+        return _Reader(where).mapping(load_yaml(text, where, error=MappingError))
 
 
 def load_mapping(dataset: str) -> Mapping:

@@ -23,7 +23,6 @@ from fraud_platform.learning.contest import (
     Standing,
     cheapest,
     judge,
-    said,
     standings,
 )
 from fraud_platform.learning.extra import load_extra
@@ -88,8 +87,8 @@ class Blending:
         timely = "within" if self.is_in_time else "above"
         return (
             f"chosen on the validation folds: {self.second}",
-            f"on the test folds it saves {said(self._tested.saved)} per 1,000 transactions against LightGBM "
-            f"alone: {money}",
+            f"on the test folds it saves {self._tested.saved.short()} per 1,000 transactions against "
+            f"LightGBM alone: {money}",
             f"scoring a row takes {self._latency.p99_ms:.3f} ms at the 99th percentile, {timely} the "
             f"budget of {self.budget_ms:g} ms",
             f"{self.second} is worth serving: a bundle would have to carry both models"

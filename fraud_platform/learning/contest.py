@@ -102,14 +102,14 @@ class Contest:
             f"{first.folds} validation folds of {first.assessed:,} rows with {first.frauds:,} frauds choose, "
             f"{last.folds} test folds of {last.assessed:,} rows with {last.frauds:,} frauds judge; money is "
             f"major units per {PER:,} transactions",
-            f"least cost on the validation folds: {self.winner}, {said(chosen.cost)}",
+            f"least cost on the validation folds: {self.winner}, {chosen.cost.short()}",
         ]
         if self.winner == self.reference:
-            return (*lines, f"so {self.reference} stays: on the test folds it costs {said(last.cost)}")
+            return (*lines, f"so {self.reference} stays: on the test folds it costs {last.cost.short()}")
         verdict = "it is the better choice" if self.is_better else f"not for certain: {self.reference} stays"
         return (
             *lines,
-            f"on the test folds {self.winner} saves {said(last.saved)} against {self.reference}: {verdict}",
+            f"on the test folds {self.winner} saves {last.saved.short()} against {self.reference}: {verdict}",
         )
 
 
@@ -187,11 +187,6 @@ def standings(judged: Sequence[Judged], reference: str, resamples: int = RESAMPL
 def cheapest(found: Sequence[Standing]) -> str:
     """The way of least cost; of equal ones the first."""
     return min(found, key=lambda one: one.cost.estimate).way
-
-
-def said(value: Interval) -> str:
-    """Money per 1,000 transactions with its interval."""
-    return f"{value.estimate:,.1f} ({value.low:,.1f} to {value.high:,.1f})"
 
 
 def _standing(name: str, judged: Sequence[Judged], cost: Interval, saved: Interval) -> Standing:

@@ -96,7 +96,7 @@ class DelayBakeoff:
             f"correction {self.best_correction}, of all {self.best}"
         )
         lines += [
-            f"later: {one.name} saves {in_units(one.saved)} per 1,000 transactions against {one.other}: "
+            f"later: {one.name} saves {one.saved.short()} per 1,000 transactions against {one.other}: "
             f"{one.verdict}"
             for one in self.versus
         ]
@@ -111,17 +111,13 @@ class DelayBakeoff:
         return [
             {
                 "way": one.name,
-                **_interval("cost", one.cost),
-                **_interval("model_saves", one.model_saves),
+                **one.cost.columns("cost"),
+                **one.model_saves.columns("model_saves"),
                 "frauds_approved": one.missed,
                 "good_stopped": one.stopped_good,
             }
             for one in self.ways
         ]
-
-
-def in_units(value: Interval) -> str:
-    return f"{value.estimate:,.1f} ({value.low:,.1f} to {value.high:,.1f})"
 
 
 def _record(role: Role, one: Contender) -> dict[str, Any]:
@@ -131,13 +127,9 @@ def _record(role: Role, one: Contender) -> dict[str, Any]:
         "teaching_rows": one.teaching_rows,
         "teaching_frauds": one.teaching_frauds,
         "average_precision": one.average_precision,
-        **_interval("average_precision_gain", one.average_precision_gain),
+        **one.average_precision_gain.columns("average_precision_gain"),
         "theft_average_precision": one.theft_average_precision,
         "expected_frauds": one.expected_frauds,
-        **_interval("cost", one.cost),
-        **_interval("saved", one.saved),
+        **one.cost.columns("cost"),
+        **one.saved.columns("saved"),
     }
-
-
-def _interval(name: str, value: Interval) -> dict[str, float]:
-    return {name: value.estimate, f"{name}_low": value.low, f"{name}_high": value.high}

@@ -18,7 +18,7 @@ import numpy as np
 
 from fraud_platform.errors import SettingsError
 from fraud_platform.evaluate.money import RESAMPLES
-from fraud_platform.learning.contest import PER, Judged, Report, Standing, judge, said, standings
+from fraud_platform.learning.contest import PER, Judged, Report, Standing, judge, standings
 from fraud_platform.learning.lessons import Lesson
 from fraud_platform.learning.ways import as_shipped
 from fraud_platform.policy import Policy
@@ -113,7 +113,7 @@ class Found:
         judged = "the defaults are the best that was found"
         if found:
             is_certain = "for certain" if found.saved.low > 0.0 else "not for certain"
-            saved = f"{said(found.saved)} per {PER:,} transactions"
+            saved = f"{found.saved.short()} per {PER:,} transactions"
             judged = f"on the test folds it saves {saved} against the defaults: {is_certain}"
         return (
             f"{self.trials} trials on the validation folds, by {self.metric}; {self.pruned} were pruned",

@@ -13,10 +13,9 @@ from fnmatch import fnmatchcase
 from importlib import resources
 from typing import Any
 
-import yaml
-
 from fraud_platform.errors import SettingsError
 from fraud_platform.policy import PRICES
+from fraud_platform.yaml_files import load_yaml
 
 REASONS_VERSION = 2
 UNSCORED_TIERS = ("rules", "request", "fixed")
@@ -54,7 +53,7 @@ class ReasonTexts:
     @classmethod
     def from_yaml(cls, text: str) -> ReasonTexts:
         """Read a reasons file. SettingsError names the entry and what is wrong in it."""
-        loaded = yaml.safe_load(text)
+        loaded = load_yaml(text, "the reasons file", "reasons.yaml")
         if not isinstance(loaded, dict) or loaded.keys() != _KEYS:
             raise SettingsError(f"the reasons file must have exactly {sorted(_KEYS)}")
         if loaded["version"] != REASONS_VERSION or not isinstance(loaded["families"], list):

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
-
 from fraud_platform.errors import SettingsError
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""LibYAML where it is there: a list of 100,000 tokens takes it half a second."""
-
-
-class _Loader(_LOADER):  # type: ignore[misc, valid-type]
-    """A key that stands twice would silently hide the first; here it is an error."""
+from fraud_platform.yaml_files import load_yaml
 
 
 def read_yaml(text: str, body: str, version: int) -> dict[str, Any]:
     """The mapping {version, `body`}. SettingsError where it is not one, or of another version."""
-    try:
-        loaded = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"the {body} file is not YAML: {str(error).replace(chr(10), ' ')}") from error
+    loaded = load_yaml(text, f"the {body} file", f"{body}.yaml")
     if not isinstance(loaded, dict) or loaded.get("version") != version:
         stated = loaded.get("version") if isinstance(loaded, dict) else None
         raise SettingsError(
@@ -36,18 +25,3 @@ def read_yaml(text: str, body: str, version: int) -> dict[str, Any]:
 def require_text(what: str, field: str, value: object) -> None:
     if not isinstance(value, str) or not value.strip():
         raise SettingsError(f"{what}: {field} must be text and not empty")
-
-
-def _unique_keys(loader: Any, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    doubled = sorted({str(key) for key in keys if keys.count(key) > 1})
-    if doubled:
-        line = node.start_mark.line + 1
-        raise SettingsError(f"{doubled[0]!r} stands twice in the mapping at line {line}: keep one")
-    return {
-        key: loader.construct_object(value, deep=True)
-        for key, (_, value) in zip(keys, node.value, strict=True)
-    }
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_keys)

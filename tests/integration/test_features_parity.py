@@ -42,6 +42,7 @@ from fraud_platform.errors import GateError, SettingsError, StoreError, TooLateE
 from fraud_platform.features.contract import FeatureContract, load_contract
 from fraud_platform.features.engine import LATENESS_MS
 from fraud_platform.features.parity import compare
+from fraud_platform.features.plan import compile_plans
 from fraud_platform.features.tails import tailed_names
 from fraud_platform.ingest import Mapping
 from fraud_platform.labels import LabelRule
@@ -64,7 +65,7 @@ TABLE = "features.transaction_features"
 START = 1_772_000_000_000
 SPAN = 75 * DAY
 TRANSACTIONS = 600
-Loading = Callable[[Sequence[Transaction | LabelEvent]], LmdbStore]
+Loading = Callable[..., LmdbStore]
 PRECEDENCE = ("chargeback", "manual_review", "cardholder_report")
 RULE = LabelRule(maturity_days=20, precedence=PRECEDENCE)
 DBT_PROJECT = PROJECT_ROOT / "dbt_project"
@@ -318,9 +319,11 @@ def loading(tmp_path: Path) -> Loading:
             body = ", ".join(f"{column.name} {column.type}" for column in columns)
             connection.execute(f"create table ingest.{table} ({body})")
 
-    def load(events: Sequence[Transaction | LabelEvent]) -> LmdbStore:
-        load_store(warehouse, worlds.CONTRACT, tmp_path / "loaded", live=events)
-        return LmdbStore.open(tmp_path / "loaded", worlds.CONTRACT)
+    def load(
+        events: Sequence[Transaction | LabelEvent], contract: FeatureContract = worlds.CONTRACT
+    ) -> LmdbStore:
+        load_store(warehouse, contract, tmp_path / "loaded", live=events)
+        return LmdbStore.open(tmp_path / "loaded", contract)
 
     return load
 
@@ -337,6 +340,62 @@ def test_what_is_exactly_a_day_behind_a_load_is_answered(loading: Loading, width
         require_equal(worlds.CONTRACT, store.observe(late).vector, oracle.observe(late))
         with pytest.raises(TooLateError):
             store.observe(transaction("later", moment - 1))
+
+
+def about_cards(*names: str) -> FeatureContract:
+    features = worlds.CONTRACT.features
+    return FeatureContract({"card": ("card_id",)}, tuple(one for one in features if one.name in names))
+
+
+@pytest.mark.parametrize("name", ["card_fraud_reports_7d", "card_seconds_since_report_30d"])
+def test_reports_that_a_load_left_out_are_not_taken_for_none(loading: Loading, name: str) -> None:
+    """Of a key that keeps no log of its transactions, too: what reaches back to them is refused."""
+    contract = about_cards(name)
+    [plan] = compile_plans(contract)
+    assert not plan.has_log
+    oracle, known_at = Oracle(contract), START - LATENESS_MS - plan.reach - 1
+    past = [transaction("old", known_at - DAY), transaction("new", START, card_id="other")]
+    for event in past:
+        oracle.arrive(event)
+    oracle.learn(report("old", known_at))
+    with loading([*past, report("old", known_at)], contract) as store:
+        exact = transaction("exact", START - LATENESS_MS)
+        require_equal(contract, store.observe(exact).vector, oracle.observe(exact))
+        with pytest.raises(TooLateError, match=f"trimmed up to {known_at};"):
+            store.observe(transaction("late", START - LATENESS_MS - 1))
+
+
+def test_reports_that_no_feature_reads_make_nothing_too_late_for_a_load(loading: Loading) -> None:
+    """As in a store that counted every event itself: the key's own transactions are all in its log."""
+    contract = about_cards("card_txn_count_24h")
+    oracle, moment = Oracle(contract), START - 3 * LATENESS_MS
+    past = [transaction("old", moment - 2 * DAY), transaction("new", START, card_id="other")]
+    for event in past:
+        oracle.arrive(event)
+    with loading([*past, report("old", moment - DAY + 1)], contract) as store:
+        late = transaction("late", moment)
+        require_equal(contract, store.observe(late).vector, oracle.observe(late))
+
+
+@pytest.mark.parametrize("days", [0, 1, 5, 40])
+def test_labels_known_after_the_newest_transaction_make_no_event_late(loading: Loading, days: int) -> None:
+    """A chargeback is known long after its payment; payments go on from the newest one. What the labels'
+    last moment left of the log was too short for them."""
+    contract = worlds.CONTRACT
+    oracle, known_at = Oracle(contract), START + days * DAY + 1
+    past = [transaction(f"t{back}", START - back * DAY) for back in (39, 38, 29, 1, 0)]
+    labels = [report("t29", START - DAY), report("t0", known_at)]
+    for event in past:
+        oracle.arrive(event)
+    for label in labels:
+        oracle.learn(label)
+    moments = (START - LATENESS_MS, START + 1, START + DAY, known_at, known_at + 1, known_at + 30 * DAY)
+    with loading([*past, *labels]) as store:
+        for number, moment in enumerate(moments):
+            event = transaction(f"next{number}", moment)
+            found = store.observe(event)
+            require_equal(contract, found.vector, oracle.observe(event))
+            assert (found.is_repeat, found.is_late) == (False, moment < max(START, *moments[:number], 0))
 
 
 def test_a_load_knows_what_a_report_may_still_be_about(loading: Loading) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import msgspec
 import pandas as pd
 import pytest
@@ -19,10 +20,12 @@ import pytest
 from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
 from fraud_platform.adapters.decision_log import verify
 from fraud_platform.adapters.duckdb import Warehouse
+from fraud_platform.adapters.erasure import erase_customer
 from fraud_platform.adapters.go_live import GoLiveReport, go_live, is_live
 from fraud_platform.adapters.journal import read_decisions, read_labels
-from fraud_platform.adapters.lmdb import LmdbStore, fresh_store, retired_store
+from fraud_platform.adapters.lmdb import LmdbStore, fresh_store, in_flight, retired_store
 from fraud_platform.adapters.lmdb_load import load_store
+from fraud_platform.adapters.lmdb_session import TABLES
 from fraud_platform.adapters.metrics import Metrics
 from fraud_platform.adapters.redis import open_live
 from fraud_platform.adapters.redis_live import go_live_on_redis
@@ -327,6 +330,39 @@ def test_a_label_that_was_only_counted_is_recorded_after_a_go_live(
     Service(patient(bundles[CONTRACT.hash], state), lambda: NOW + 10**9).close()
     assert [(one.record.event, one.record.store_sequence) for one in read_labels(state)] == [(event, change)]
     assert audit_store(warehouse, CONTRACT, state).is_whole
+
+
+@pytest.mark.parametrize("is_erased", [False, True])
+@pytest.mark.parametrize("contract", [CONTRACT, OTHER], ids=["same_contract", "other_contract"])
+def test_what_the_logs_hold_stays_in_no_slot(
+    warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path, contract: FeatureContract, is_erased: bool
+) -> None:
+    """Of a worker that never comes back the last event stood in every store to come, in clear, and no erasure
+    of its person reached it. What no log holds is carried on."""
+    state = tmp_path / "state"
+    go_live(warehouse, CONTRACT, state)
+    with workers(bundles[CONTRACT.hash], state) as running:
+        running[0].ask(payment(1) | {"customer_id": "anna"})
+        running[1].ask({"transaction_id": "old7", "source": "bank", "outcome": "fraud", "known_at": NOW})
+    assert len(slots(state / "store")) == 2
+    with LmdbStore.open(state / "store", CONTRACT, writer="killed") as store:
+        store.observe(msgspec.convert(payment(3), Transaction))
+    if is_erased:
+        assert erase_customer(state, "anna", by="Ada", reason="asked for it", at=NOW).decisions == 1
+    assert go_live(warehouse, contract, state).in_flight == 1
+    assert slots(state / "store") == ["live3"]
+    assert slots(max((state / "bases").glob("[0-9]*"))) == ["live3"]
+    assert audit_store(warehouse, contract, state).is_whole
+    with LmdbStore.open(state / "store", contract) as store:
+        assert store.seen("live1") != is_erased
+
+
+def slots(path: Path) -> list[str]:
+    """The transactions of the events that stand in clear in a store's slots."""
+    with lmdb.open(str(path), max_dbs=len(TABLES), readonly=True, lock=False) as environment:
+        meta = environment.open_db(b"meta", create=False)
+        with environment.begin() as txn:
+            return sorted(event.transaction_id for event in in_flight(txn, meta))
 
 
 @pytest.mark.parametrize("contract", [CONTRACT, OTHER], ids=["same_contract", "other_contract"])

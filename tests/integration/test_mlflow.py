@@ -4,31 +4,37 @@ import json
 import socket
 from dataclasses import dataclass, field, replace
 from html import escape
+from pathlib import Path
 
 import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
 
+from fraud_platform.adapters.bundle_files import load_bundle
 from fraud_platform.adapters.candidates import write_candidate
 from fraud_platform.adapters.html_report import REPORT_FILE
 from fraud_platform.adapters.mlflow import ModelRegistry, load_mlflow
 from fraud_platform.adapters.plots import evaluation_plots
 from fraud_platform.defs.evaluate import evaluation, evaluation_folder
+from fraud_platform.defs.package import bundle
 from fraud_platform.defs.register import model_version
 from fraud_platform.errors import BundleError, GateError
 from fraud_platform.evaluate import Evaluation, Interval, evaluate
 from fraud_platform.features.contract import Feature, FeatureContract
-from fraud_platform.policy import Policy, load_policy
+from fraud_platform.ingest.mapping import Mapping, load_mapping
+from fraud_platform.package import Bundle
+from fraud_platform.policy import Policy, load_policy, load_policy_text
 from fraud_platform.register import Promotion, PromotionRules, gate
-from fraud_platform.rules import RuleSet
+from fraud_platform.rules import EMPTY_LISTS_TEXT, RuleSet
 from fraud_platform.schema import MILLISECONDS_PER_DAY as DAY
 from fraud_platform.settings import Settings
 from fraud_platform.train import Candidate, Split, TrainParams, train
 
 START = 1_700_006_400_000
 NOW = START + 100 * DAY
-CONTRACT = FeatureContract({}, (Feature(name="amount_minor", kind="field", description="Amount"),))
+AMOUNT = Feature(name="amount_minor", kind="field", of=("amount_minor",), description="Amount")
+CONTRACT = FeatureContract({}, (AMOUNT,))
 SPLIT = Split.by_time(START, START + 60 * DAY, 7 * DAY)
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -295,6 +301,16 @@ class Judging:
     rules: RuleSet = field(default_factory=lambda: RuleSet([]))
 
 
+@dataclass(frozen=True)
+class Packaging(Judging):
+    """The same as far as `package` asks for it."""
+
+    mapping: Mapping = field(default_factory=lambda: load_mapping("handbook"))
+    policy_text: str = load_policy_text()
+    rules_text: str = "version: 2\nrules: []\n"
+    lists_text: str = EMPTY_LISTS_TEXT
+
+
 def judged_page(platform: Judging, candidate: Candidate) -> tuple[str, bool, list[str]]:
     """The page of the candidate's evaluation, whether it is unchanged, and what `register` says."""
     fingerprint = candidate.fingerprint
@@ -337,6 +353,87 @@ def test_the_page_of_an_evaluation_shows_the_verdict_that_is_registered(
     assert all(escape(reason) in page for reason in reasons)
     assert not is_unchanged
     assert judged_page(platform, candidates[1])[1]
+
+
+def test_a_retrain_goes_on_without_a_feature_that_the_champion_reads(
+    registry, candidates, evaluations, world, monkeypatch, tmp_path
+):
+    """The champion cannot be compared. That is said, nothing is promoted, and a person may, with a reason."""
+    monkeypatch.setattr(
+        "fraud_platform.defs.evaluate.mature_frame",
+        lambda warehouse, part: renamed[part.mask(renamed["event_time"].to_numpy())],
+    )
+    monkeypatch.setattr(
+        "fraud_platform.defs.evaluate.gate",
+        lambda judged, rival: gate(judged, rival, PromotionRules(5, calibration_error_max=5.0)),
+    )
+    log = tmp_path / "approvals.jsonl"
+    platform = Judging(Settings(tmp_path), registry)
+    first = register_first(registry, candidates, evaluations)
+    with pytest.raises(GateError, match="version 1 needs no reason to ship without a comparison"):
+        registry.approve(first.version, "Ada", "First", NOW, log, uncompared="None is there")
+    registry.approve(first.version, "Ada", "First", NOW, log)
+
+    contract = FeatureContract({}, (Feature(name="paid", kind="field", description="Amount"),))
+    renamed = world.assign(paid=world["amount_minor"])
+    params = TrainParams(rounds_max=5, early_stopping_rounds=0, min_data_in_leaf=20, legit_share=1.0)
+    later = train(renamed, contract, SPLIT, params)
+    write_candidate(later, platform.settings.candidates)
+    page, _, reasons = judged_page(platform, later)
+    why = f"champion {candidates[0].fingerprint[:12]} reads 'amount_minor', which the contract no longer has"
+    assert reasons[-1].startswith(why)
+    assert escape(reasons[-1]) in page
+    version = registry.version("2")
+    assert (version.is_gate_passed, version.is_uncompared, version.aliases) == (False, True, ())
+    with pytest.raises(GateError, match=r"version 2 was not compared: champion .* --without-comparison WHY"):
+        registry.approve("2", "Ada", "Newer", NOW, log)
+    assert registry.champion().version == "1"
+    approval = registry.approve("2", "Ada", "Newer", NOW, log, uncompared="The feature is not allowed now")
+    assert registry.champion().approval == approval
+    assert approval.uncompared == "The feature is not allowed now"
+    assert json.loads(log.read_text().splitlines()[-1])["uncompared"] == approval.uncompared
+
+
+def test_a_bundle_follows_the_evidence_that_was_approved(
+    registry, candidates, evaluations, world, monkeypatch, tmp_path
+):
+    """Whatever is evaluated since: other rows are mature by then, and the version is the same."""
+    rows = [world]
+    monkeypatch.setattr(
+        "fraud_platform.defs.evaluate.mature_frame",
+        lambda warehouse, part: rows[-1][part.mask(rows[-1]["event_time"].to_numpy())],
+    )
+    monkeypatch.setattr(
+        "fraud_platform.defs.evaluate.gate",
+        lambda judged, rival: gate(judged, rival, PromotionRules(5, calibration_error_max=5.0)),
+    )
+    monkeypatch.setattr("fraud_platform.defs.package.golden_samples", lambda warehouse, contract: [])
+    monkeypatch.setattr("fraud_platform.defs.package.proof_of", lambda platform, model: "exact")
+    platform = Packaging(Settings(tmp_path), registry)
+    write_candidate(candidates[0], platform.settings.candidates)
+    judged_page(platform, candidates[0])
+    with pytest.raises(GateError, match="no version is approved"):
+        dg.materialize([bundle], resources={"platform": platform})
+    registry.approve("1", "Ada", "First", NOW)
+    before = packaged(platform)
+
+    rows.append(world.assign(is_fraud=world["is_fraud"] ^ (np.arange(len(world)) % 9 == 0)).iloc[::2])
+    evaluated = evaluation_folder(platform, candidates[0].fingerprint)
+    files = {path.name: path.read_bytes() for path in evaluated.iterdir()}
+    assert not judged_page(platform, candidates[0])[1]
+    for name in ("evaluation.json", "reference.json"):
+        assert files[name] != (evaluated / name).read_bytes()
+    after = packaged(platform)
+    assert after.id == before.id
+    approved = json.loads(files["evaluation.json"])
+    assert before.evaluation["test_rows"] == approved["rows"]
+    assert before.reference.to_json() == files["reference.json"]
+
+
+def packaged(platform: "Packaging") -> Bundle:
+    result = dg.materialize([bundle], resources={"platform": platform})
+    (event,) = result.asset_materializations_for_node("package__bundle")
+    return load_bundle(Path(event.metadata["path"].value))
 
 
 def test_plots_are_images_and_the_same_twice(evaluations):

@@ -34,7 +34,7 @@ from fraud_platform.schema import LabelEvent, Transaction
 from tests.oracle import DAY, HOUR, Oracle, Vector, require_equal
 from tests.servers import free_port, missing_redis, redis_cluster, redis_says, redis_server
 from tests.stores import PATIENT, StoreAddress, Stores
-from tests.worlds import CONTRACT, FIELDS, MOMENTS, NOW, OUTCOMES, report, transaction
+from tests.worlds import CONTRACT, FIELDS, MERCHANT_ALONE, MOMENTS, NOW, OUTCOMES, report, transaction
 
 every_redis = pytest.mark.parametrize("kind", ["redis", "redis_cluster"])
 QUIET_SECONDS = 0.2
@@ -495,6 +495,25 @@ def test_a_copy_of_an_embedded_store_goes_on_where_that_one_was(
             require_equal(CONTRACT, store.observe(event).vector, oracle.observe(event))
         with pytest.raises(StoreError, match="copy between stores of one contract"):
             copy_store(source, RedisStore.open(address.place, load_contract(), namespace="o", limits=PATIENT))
+
+
+@every_redis
+def test_a_copy_knows_what_was_late_and_has_no_vector_any_more(
+    stores: Stores, kind: str, tmp_path: Path
+) -> None:
+    with (
+        stores.empty(kind) as address,
+        RedisStore.open(address.place, MERCHANT_ALONE, limits=PATIENT) as store,
+        LmdbStore.open(tmp_path / "store", MERCHANT_ALONE) as source,
+    ):
+        for name, moment in (("first", NOW), ("late", NOW - HOUR)):
+            source.observe(transaction(name, moment))
+        moment = NOW + source.engine.retention_ms + HOUR
+        for number in range(2):
+            source.observe(transaction(f"t{number}", moment, card_id="other", merchant_id="other"))
+        copy_store(source, store)
+        found = [store.observe(transaction(name, NOW)) for name in ("first", "late")]
+        assert [(one.is_repeat, one.is_late) for one in found] == [(True, False), (True, True)]
 
 
 @every_redis

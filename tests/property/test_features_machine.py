@@ -22,7 +22,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from fraud_platform.adapters.redis import RedisStore
+from fraud_platform.adapters.lmdb import LmdbStore
+from fraud_platform.adapters.redis import SWEEP_EVERY, RedisStore
+from fraud_platform.adapters.redis_link import plain
+from fraud_platform.adapters.redis_session import known
+from fraud_platform.adapters.store_bytes import token
 from fraud_platform.errors import TooLateError
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.engine import LATENESS_MS, Observation
@@ -35,6 +39,7 @@ from tests.worlds import (
     CONTRACT,
     EDGES,
     FIELDS,
+    MERCHANT_ALONE,
     MERCHANTS,
     NOW,
     OUTCOMES,
@@ -212,9 +217,9 @@ class FeatureStoreMachine(RuleBasedStateMachine):
             assert not is_kept
             return
         assert found.is_repeat
+        assert found.is_late == (event.transaction_id in self.late)
         if is_kept:
             require_equal(CONTRACT, found.vector, wanted)
-            assert found.is_late == (event.transaction_id in self.late)
         else:
             assert bits(found.vector) in (bits(wanted), bits(self.oracle.vector(first)))
 
@@ -241,3 +246,27 @@ def test_whatever_happens_to_a_store_it_answers_with_the_definition(kind: str, s
         f"Machine_{kind}", (FeatureStoreMachine,), {"kind": kind, "stores": stores}
     )
     run_state_machine_as_test(machine, settings=BUDGET)
+
+
+@every_store
+def test_what_was_late_stays_late_when_its_vector_is_forgotten(kind: str, stores: Stores) -> None:
+    """A repeat is then answered from the log, which has to say how the first one was answered."""
+    with stores.empty(kind) as address:
+        store = address.open(MERCHANT_ALONE)
+        for name, moment in (("first", NOW), ("late", NOW - HOUR)):
+            store.observe(transaction(name, moment))
+        moment = NOW + KEPT_MS + 2 * HOUR
+        for number in range(4 * SWEEP_EVERY):
+            store.observe(transaction(f"t{number}", moment, card_id="other", merchant_id="other"))
+            store.flush()
+        if isinstance(store, LmdbStore):
+            with store.snapshot() as txn:
+                assert txn.stat(store.tables["vectors"])["entries"] == 4 * SWEEP_EVERY
+        else:
+            assert isinstance(store, RedisStore)
+            with store.link.talk() as talk:
+                kept = talk.call([plain("GET", store.names.seen(token(name))) for name in ("first", "late")])
+            assert [known(data).vector for data in kept] == [None, None]
+        found = [store.observe(transaction(name, NOW)) for name in ("first", "late")]
+        assert [(one.is_repeat, one.is_late) for one in found] == [(True, False), (True, True)]
+        store.close()

@@ -11,6 +11,7 @@ from fraud_platform.errors import ContractError, TrainingError
 from fraud_platform.evaluate import (
     Cost,
     Evaluation,
+    Interval,
     amount_major,
     bands,
     calibration_bins,
@@ -478,3 +479,10 @@ def test_a_model_is_not_judged_on_what_it_learned_from(world, candidate, weak):
 def test_a_missing_feature_is_named(world, candidate):
     with pytest.raises(ContractError, match="card_reports"):
         evaluate(candidate, world.drop(columns="card_reports"), load_policy(), RULES)
+
+
+def test_an_interval_is_told_in_one_way() -> None:
+    found = Interval(1234.56, -7.0, 8.04)
+    assert found.short() == "1,234.6 (-7.0 to 8.0)"
+    assert found.short(digits=0) == "1,235 (-7 to 8)"
+    assert found.columns("saved") == {"saved": 1234.56, "saved_low": -7.0, "saved_high": 8.04}

@@ -480,3 +480,27 @@ def test_an_entity_looks_back_at_one_span(tmp_path: Path) -> None:
     contract = load_contract(declaration=declare(tmp_path, *entries))
     with pytest.raises(ContractError, match="looks back at other moments than 'x_1h'"):
         Engine(contract)
+
+
+def test_what_a_later_contract_lacks_or_means_otherwise() -> None:
+    """A description decides nothing; what a feature is made of does."""
+    old = load_contract()
+    assert old.without(old) == ()
+    named = {feature.name: feature for feature in old.features}
+
+    def later(**changes: Feature | None) -> FeatureContract:
+        kept = [changes.get(name, feature) for name, feature in named.items()]
+        return FeatureContract(old.entities, tuple(one for one in kept if one), old.report_horizon_ms)
+
+    described = msgspec.structs.replace(named["card_age_seconds"], description="Otherwise", window=None)
+    assert old.without(later(card_age_seconds=described)) == ()
+    assert old.without(later(card_age_seconds=None)) == ("card_age_seconds",)
+    wider = msgspec.structs.replace(named["card_amount_mean_7d"], window_ms=8 * 86_400_000)
+    mean, ratio, zscore = "card_amount_mean_7d", "card_amount_ratio_7d", "card_amount_zscore_7d"
+    assert old.without(later(card_amount_mean_7d=wider)) == (mean, ratio, zscore)
+    assert later(is_night=None).without(old) == ()
+    horizon = FeatureContract(old.entities, old.features, old.report_horizon_ms + 1)
+    assert "card_fraud_reports_7d" in old.without(horizon)
+    assert "card_txn_count_7d" not in old.without(horizon)
+    keys = FeatureContract(old.entities | {"ip": ("card_id", "ip_id")}, old.features, old.report_horizon_ms)
+    assert set(old.without(keys)) == {one.name for one in old.features if one.entity == "ip"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fraud_platform.errors import GateError
-from fraud_platform.evaluate import Cost, Curves, Evaluation, Interval, Quality, Segment
+from fraud_platform.evaluate import Cost, Curves, Evaluation, Interval, Quality, Segment, Uncompared
 from fraud_platform.evaluate.metrics import calibration_bins, calibration_error
 from fraud_platform.register import PromotionRules, checked_approval, evidence_of, gate
 from fraud_platform.train import Part
@@ -88,6 +88,40 @@ def test_the_evidence_must_be_against_the_champion_of_today():
     assert "judged against cccccccccccc; the champion is dddddddddddd: evaluate again" in promotion.reasons
     promotion = gate(make_evaluation(champion=None), CHAMPION)
     assert "judged against no champion" in promotion.reasons[0]
+
+
+GONE = Uncompared(CHAMPION, ("card_age_seconds",))
+
+
+def test_a_champion_whose_features_are_gone_is_not_passed_over():
+    """It cannot be compared: the candidate is judged by all else, and is not allowed on that alone."""
+    promotion = gate(replace(make_evaluation(champion=None), uncompared=GONE), CHAMPION)
+    assert not promotion.is_allowed
+    assert promotion.is_uncompared
+    assert promotion.reasons == (
+        "champion cccccccccccc reads 'card_age_seconds', which the contract no longer has, or has of another "
+        "meaning: it cannot be compared; `approve --without-comparison WHY` may ship the candidate all the "
+        "same",
+    )
+
+
+def test_only_a_missing_comparison_can_be_excused():
+    evaluation = replace(make_evaluation(champion=None, rules=UNSURE), uncompared=GONE)
+    assert not gate(evaluation, CHAMPION).is_uncompared
+    assert failed(gate(evaluation, CHAMPION)) == ["saves_against_rules", "comparable_with_champion"]
+    assert not gate(make_evaluation(champion=None), CHAMPION).is_uncompared
+    assert not gate(make_evaluation(), CHAMPION).is_uncompared
+    other = gate(replace(make_evaluation(champion=None), uncompared=GONE), "d" * 64)
+    assert not other.is_uncompared
+    assert "judged against no champion; the champion is dddddddddddd: evaluate again" in other.reasons
+
+
+def test_what_could_not_be_compared_is_part_of_the_evidence():
+    judged = replace(make_evaluation(champion=None), uncompared=GONE)
+    assert Evaluation.from_dict(json.loads(json.dumps(judged.to_dict()))) == judged
+    assert str(GONE) in judged.explain()
+    many = Uncompared(CHAMPION, tuple("abcdefg"))
+    assert "reads 'a', 'b', 'c', 'd', 'e' and 2 more, which" in str(many)
 
 
 def test_the_champion_does_not_replace_itself():
