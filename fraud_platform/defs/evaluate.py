@@ -43,7 +43,7 @@ def evaluation(
     part = challenger.split.test
     frame = mature_frame(platform.warehouse, part)
     judged = evaluate(challenger, frame, platform.policy, platform.rules, champion, report=context.log.info)
-    judged = dataclasses.replace(judged, uncompared=uncompared)
+    judged = dataclasses.replace(judged, uncompared=uncompared, decided_by=platform.decision_hash)
     folder = evaluation_folder(platform, fingerprint)
     plots = evaluation_plots(judged)
     files = {

@@ -20,6 +20,8 @@ from fraud_platform.package import BundleParts, Reference, load_reasons_text
 from fraud_platform.serve.golden import with_golden
 from fraud_platform.train import Candidate
 
+JUDGED_AS_SHIPPED = "judged_as_shipped"
+
 
 @dg.asset(
     key=["package", "bundle"],
@@ -27,6 +29,13 @@ from fraud_platform.train import Candidate
     group_name="package",
     kinds={"file"},
     owners=["team:fraud-ml"],
+    check_specs=[
+        dg.AssetCheckSpec(
+            JUDGED_AS_SHIPPED,
+            asset=["package", "bundle"],
+            description="The model was judged by the prices, rules and lists that it ships with",
+        )
+    ],
 )
 def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
     """Everything the approved version needs to decide, named after the hash of its contents.
@@ -81,7 +90,26 @@ def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
             "parity": str(proof),
             "card": dg.MetadataValue.md(built.card),
             "unchanged": path.name in is_known,
-        }
+        },
+        check_results=[_judged_as_shipped(platform, champion.version, judged)],
+    )
+
+
+def _judged_as_shipped(platform: Platform, version: str, judged: Evaluation) -> dg.AssetCheckResult:
+    """A warning: rules change while a model stays, and then nobody has priced the two together."""
+    is_same = judged.decided_by == platform.decision_hash
+    others = f"{judged.decided_by[:12] or 'not noted'}; this bundle's are {platform.decision_hash[:12]}"
+    said = (
+        f"version {version} was judged by the prices, rules and lists of this bundle"
+        if is_same
+        else f"version {version} was judged by other prices, rules or lists ({others}): materialize "
+        "evaluate/evaluation to see what they cost together"
+    )
+    return dg.AssetCheckResult(
+        check_name=JUDGED_AS_SHIPPED,
+        passed=is_same,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"said": said},
     )
 
 

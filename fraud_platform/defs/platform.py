@@ -12,6 +12,7 @@ from pathlib import Path
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.mlflow import ModelRegistry
 from fraud_platform.errors import SettingsError
+from fraud_platform.evaluate import decision_hash
 from fraud_platform.features.contract import FeatureContract, load_contract
 from fraud_platform.ingest import Mapping, load_mapping
 from fraud_platform.labels import LabelRule
@@ -61,6 +62,11 @@ class Platform:
     @cached_property
     def lists_text(self) -> str:
         return _shipped("lists.yaml")
+
+    @property
+    def decision_hash(self) -> str:
+        """Of what a bundle that is made now would decide by, beside its model."""
+        return decision_hash(self.policy_text, self.rules_text, self.lists_text)
 
     @property
     def policy(self) -> Policy:

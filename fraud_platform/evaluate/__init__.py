@@ -10,6 +10,7 @@ from fraud_platform.evaluate.card import model_card
 from fraud_platform.evaluate.evaluation import Alone, Curves, Evaluation, Segment, Uncompared
 from fraud_platform.evaluate.explorer import Band, Choice, bands, choices
 from fraud_platform.evaluate.folds import Fold, prequential
+from fraud_platform.evaluate.joined import decision_hash
 from fraud_platform.evaluate.metrics import (
     CalibrationBin,
     Quality,
@@ -50,6 +51,7 @@ __all__ = [
     "calibration_error",
     "card_precision_at_k",
     "choices",
+    "decision_hash",
     "evaluate",
     "measure",
     "model_card",

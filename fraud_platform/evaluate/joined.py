@@ -1,17 +1,24 @@
 """What the live rules make of a frame's rows, and of the policy's actions on them, as the service would.
 
-Belongs here: from a frame's columns to what rules read. Does not belong here: how rules and policy are joined
-(`rules`), money (`money`).
+Belongs here: from a frame's columns to what rules read; which prices and rules these were. Does not belong
+here: how rules and policy are joined (`rules`), money (`money`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 
 import numpy as np
 import pandas as pd
 
 from fraud_platform.rules import FIELD_TYPES, REQUEST, RuleSet
+
+
+def decision_hash(policy_text: str, rules_text: str, lists_text: str) -> str:
+    """SHA-256 of everything beside a model that decides: its prices, its rules and their lists, as files."""
+    parts = (sha256(text.encode()).digest() for text in (policy_text, rules_text, lists_text))
+    return sha256(b"".join(parts)).hexdigest()
 
 
 def request_columns(rows: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from fraud_platform.adapters.mlflow import ModelRegistry, load_mlflow
 from fraud_platform.adapters.plots import evaluation_plots
 from fraud_platform.defs.evaluate import evaluation, evaluation_folder
 from fraud_platform.defs.package import bundle
+from fraud_platform.defs.platform import Platform
 from fraud_platform.defs.register import model_version
 from fraud_platform.errors import BundleError, GateError
 from fraud_platform.evaluate import Evaluation, Interval, evaluate
@@ -299,6 +300,10 @@ class Judging:
     warehouse: None = None
     policy: Policy = field(default_factory=load_policy)
     rules: RuleSet = field(default_factory=lambda: RuleSet([]))
+    policy_text: str = load_policy_text()
+    rules_text: str = "version: 2\nrules: []\n"
+    lists_text: str = EMPTY_LISTS_TEXT
+    decision_hash = Platform.decision_hash
 
 
 @dataclass(frozen=True)
@@ -306,9 +311,6 @@ class Packaging(Judging):
     """The same as far as `package` asks for it."""
 
     mapping: Mapping = field(default_factory=lambda: load_mapping("handbook"))
-    policy_text: str = load_policy_text()
-    rules_text: str = "version: 2\nrules: []\n"
-    lists_text: str = EMPTY_LISTS_TEXT
 
 
 def judged_page(platform: Judging, candidate: Candidate) -> tuple[str, bool, list[str]]:
@@ -397,7 +399,8 @@ def test_a_retrain_goes_on_without_a_feature_that_the_champion_reads(
 def test_a_bundle_follows_the_evidence_that_was_approved(
     registry, candidates, evaluations, world, monkeypatch, tmp_path
 ):
-    """Whatever is evaluated since: other rows are mature by then, and the version is the same."""
+    """Whatever is evaluated since: other rows are mature by then, and the version is the same. Where the
+    rules are others by then, the bundle takes them and says that nobody has judged it so."""
     rows = [world]
     monkeypatch.setattr(
         "fraud_platform.defs.evaluate.mature_frame",
@@ -415,7 +418,8 @@ def test_a_bundle_follows_the_evidence_that_was_approved(
     with pytest.raises(GateError, match="no version is approved"):
         dg.materialize([bundle], resources={"platform": platform})
     registry.approve("1", "Ada", "First", NOW)
-    before = packaged(platform)
+    before, judged_as_shipped = packaged(platform)
+    assert judged_as_shipped.passed
 
     rows.append(world.assign(is_fraud=world["is_fraud"] ^ (np.arange(len(world)) % 9 == 0)).iloc[::2])
     evaluated = evaluation_folder(platform, candidates[0].fingerprint)
@@ -423,17 +427,25 @@ def test_a_bundle_follows_the_evidence_that_was_approved(
     assert not judged_page(platform, candidates[0])[1]
     for name in ("evaluation.json", "reference.json"):
         assert files[name] != (evaluated / name).read_bytes()
-    after = packaged(platform)
+    after, _ = packaged(platform)
     assert after.id == before.id
     approved = json.loads(files["evaluation.json"])
     assert before.evaluation["test_rows"] == approved["rows"]
     assert before.reference.to_json() == files["reference.json"]
 
+    changed, judged_as_shipped = packaged(replace(platform, rules_text=f"{platform.rules_text}# Since\n"))
+    assert changed.id != before.id
+    assert not judged_as_shipped.passed
+    assert judged_as_shipped.severity == dg.AssetCheckSeverity.WARN
+    assert approved["decided_by"][:12] in str(judged_as_shipped.metadata["said"].value)
 
-def packaged(platform: "Packaging") -> Bundle:
+
+def packaged(platform: "Packaging") -> tuple[Bundle, dg.AssetCheckEvaluation]:
+    """The bundle, and whether it decides by what its model was judged by."""
     result = dg.materialize([bundle], resources={"platform": platform})
     (event,) = result.asset_materializations_for_node("package__bundle")
-    return load_bundle(Path(event.metadata["path"].value))
+    (check,) = result.get_asset_check_evaluations()
+    return load_bundle(Path(event.metadata["path"].value)), check
 
 
 def test_plots_are_images_and_the_same_twice(evaluations):
