@@ -82,7 +82,6 @@ running_totals as (
 
   select
     transaction_id,
-    event_time,
     moment,
     {{ keys | join(', ') }},
     place
@@ -113,6 +112,19 @@ looked_up as (
 
 ),
 
+transaction_rows as (
+
+  select
+    *,
+    moment as event_time
+  from looked_up
+  {%- if last %}
+  left join lookback using (transaction_id)
+  {%- endif %}
+  where transaction_id is not null
+
+),
+
 final as (
 
   select
@@ -121,11 +133,7 @@ final as (
     {%- for feature in features %}
     {{ aggregate(feature)['value'] }} as {{ feature['name'] }}{{ ',' if not loop.last }}
     {%- endfor %}
-  from looked_up
-  {%- if last %}
-  left join lookback using (transaction_id)
-  {%- endif %}
-  where transaction_id is not null
+  from transaction_rows
 
 )
 
