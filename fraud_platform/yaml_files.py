@@ -5,6 +5,7 @@ Belongs here: from text to plain values. Does not belong here: what a file must 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,9 @@ from fraud_platform.errors import FraudPlatformError, SettingsError
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """LibYAML where it is there: a list of 100,000 tokens takes it half a second."""
 MERGE = "tag:yaml.org,2002:merge"
+_UNREADABLE = (ValueError, LookupError, AttributeError, RecursionError)
+"""What a loader raises where a scalar is not of its kind, and where mappings are nested without end."""
+_QUOTED = re.compile(r"(['\"]).{3,}\1")
 
 
 def load_yaml(text: str, what: str, model: str = "", error: type[FraudPlatformError] = SettingsError) -> Any:
@@ -34,7 +38,7 @@ def load_yaml(text: str, what: str, model: str = "", error: type[FraudPlatformEr
         node = loader.get_single_node()
         doubled = next(_doubled_keys(loader, node), "")
         loaded = None if node is None or doubled else loader.construct_document(node)
-    except (yaml.YAMLError, ValueError) as problem:
+    except (yaml.YAMLError, *_UNREADABLE) as problem:
         said = _said(text, problem)
         raise error(f"{what} is not YAML: {said}; correct it at that place{see}") from None
     if doubled:
@@ -47,24 +51,52 @@ def _said(text: str, problem: Exception) -> str:
     may be what a list hides."""
     try:
         yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as exact:
+    except (yaml.YAMLError, RecursionError) as exact:
         problem = exact
+    if isinstance(problem, RecursionError):
+        return "it is nested too deeply"
     if isinstance(problem, yaml.MarkedYAMLError) and problem.problem_mark is not None:
-        mark, parts = problem.problem_mark, (problem.context, problem.problem)
-        return f"{' '.join(filter(None, parts))}, line {mark.line + 1}, column {mark.column + 1}"
+        parts = " ".join(filter(None, (problem.context, problem.problem)))
+        return f"{_QUOTED.sub('(...)', parts)}, {_place(problem.problem_mark)}"
+    if isinstance(problem, _UNREADABLE):
+        return next(_unreadable(text), "a value cannot be read")
     return " ".join(str(problem).split())
+
+
+def _place(mark: Any) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}"
+
+
+def _nodes(root: yaml.Node | None) -> Iterator[yaml.Node]:
+    """`root` and all below it, each once, in the order of the text."""
+    waiting, known = [root], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in known:
+            continue
+        known.add(id(node))
+        yield node
+        if isinstance(node, yaml.SequenceNode):
+            waiting += reversed(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            waiting += [one for pair in reversed(node.value) for one in reversed(pair)]
+
+
+def _unreadable(text: str) -> Iterator[str]:
+    """Each scalar that is not what it is written or tagged as, as a day that no month has."""
+    loader = yaml.SafeLoader(text)
+    for node in _nodes(loader.get_single_node()):
+        try:
+            if isinstance(node, yaml.ScalarNode):
+                loader.construct_object(node)
+        except _UNREADABLE:
+            yield f"no {node.tag.rpartition(':')[2]} can be read, {_place(node.start_mark)}"
 
 
 def _doubled_keys(loader: Any, root: yaml.Node | None) -> Iterator[str]:
     """What is wrong with each mapping below `root`, before `<<` brings keys that it may replace."""
-    waiting, known = [root], set[int]()
-    while waiting:
-        node = waiting.pop()
-        if node is None or isinstance(node, yaml.ScalarNode) or id(node) in known:
-            continue
-        known.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting += reversed(node.value)
+    for node in _nodes(root):
+        if not isinstance(node, yaml.MappingNode):
             continue
         lines: dict[Any, int] = {}
         for key_node, _ in node.value:
@@ -75,4 +107,3 @@ def _doubled_keys(loader: Any, root: yaml.Node | None) -> Iterator[str]:
             if key in lines:
                 yield f"{key!r} stands twice, in lines {lines[key]} and {line}: keep one"
             lines[key] = line
-        waiting += [value for _, value in reversed(node.value)]

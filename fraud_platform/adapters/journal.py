@@ -168,8 +168,8 @@ def read_observed(state: Path) -> Iterator[ObservedRecord]:
 
 
 def recorded(state: Path, events: Iterable[Transaction | LabelEvent]) -> list[bool]:
-    """Of each event whether the logs hold it with the number of its change of the store; also where its
-    person was erased since: its key stays."""
+    """Of each event whether the logs hold it and the number of its change of the store, which may have been
+    noted later; also where its person was erased since: its key stays."""
     logs = [state / name for name in (DECISIONS, LABELS) if (state / name).is_dir()]
     asked = list(events)
     if not asked or not logs:
@@ -182,6 +182,7 @@ def recorded(state: Path, events: Iterable[Transaction | LabelEvent]) -> list[bo
     wanted = set(keys)
     lines = (_decode_numbered(logged.payload) for log in logs for logged in read_records(log))
     found = {line.key for line in lines if line.key in wanted and line.clear.store_sequence is not None}
+    found |= {note.key for note in read_observed(state) if note.store_sequence is not None}
     return [key in found for key in keys]
 
 

@@ -102,12 +102,14 @@ class ModelRegistry:
         wanted, champion = self.version(version), self.champion()
         if champion is not None and champion.version == wanted.version and champion.approval is not None:
             return champion.approval
-        if wanted.approval is None:
-            _refuse_unproved(wanted, champion, is_excused=bool(uncompared))
         if uncompared and not wanted.is_uncompared:
             raise GateError(
                 f"version {version} needs no reason to ship without a comparison: approve it without one"
             )
+        if wanted.approval is None:
+            _refuse_unproved(wanted, champion, is_excused=bool(uncompared))
+        elif not uncompared:
+            uncompared = wanted.approval.uncompared
         replaced = champion.version if champion else None
         approval = checked_approval(version, wanted.fingerprint, by, reason, now_ms, replaced, uncompared)
         if log is not None:

@@ -35,15 +35,17 @@ def evaluation(
 ) -> dg.MaterializeResult:
     """Ranking, calibration and money with intervals, on rows that no contender has learned from.
 
-    Money is that of what the service would answer with each model, joined with the live rules.
+    Money is that of what the service would answer with each model, joined with the live rules of today.
     """
     fingerprint = latest_text(context.instance, ["train", "candidate"], "fingerprint")
     challenger = read_candidate(platform.settings.candidates / fingerprint)
     champion, uncompared = comparable_champion(platform, challenger)
     part = challenger.split.test
     frame = mature_frame(platform.warehouse, part)
-    judged = evaluate(challenger, frame, platform.policy, platform.rules, champion, report=context.log.info)
-    judged = dataclasses.replace(judged, uncompared=uncompared, decided_by=platform.decision_hash)
+    judged = evaluate(
+        challenger, frame, platform.policy, platform.rules_in_force, champion, report=context.log.info
+    )
+    judged = dataclasses.replace(judged, uncompared=uncompared, decision_hash=platform.decision_hash)
     folder = evaluation_folder(platform, fingerprint)
     plots = evaluation_plots(judged)
     files = {

@@ -9,7 +9,7 @@ from fraud_platform.adapters.bundle_files import build_bundle, bundle_path
 from fraud_platform.adapters.golden_samples import golden_samples
 from fraud_platform.adapters.mlflow_tags import RegisteredVersion
 from fraud_platform.adapters.parity_replay import read_proof, store_code
-from fraud_platform.defs.evaluate import read_reference
+from fraud_platform.defs.evaluate import evaluation_folder, read_evaluation, read_reference
 from fraud_platform.defs.latest import latest_text
 from fraud_platform.defs.parity import PARITY
 from fraud_platform.defs.platform import Platform
@@ -60,6 +60,8 @@ def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
         "code": model.code_version,
         "approved_by": champion.approval.by,
     }
+    if champion.approval.uncompared:
+        versions["approved_without_comparison"] = champion.approval.uncompared
     parts = BundleParts(
         model_text=model.model_text,
         calibrator=model.calibrator,
@@ -91,26 +93,37 @@ def bundle(platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult:
             "card": dg.MetadataValue.md(built.card),
             "unchanged": path.name in is_known,
         },
-        check_results=[_judged_as_shipped(platform, champion.version, judged)],
+        check_results=[_judged_as_shipped(platform, champion)],
     )
 
 
-def _judged_as_shipped(platform: Platform, version: str, judged: Evaluation) -> dg.AssetCheckResult:
+def _judged_as_shipped(platform: Platform, approved: RegisteredVersion) -> dg.AssetCheckResult:
     """A warning: rules change while a model stays, and then nobody has priced the two together."""
-    is_same = judged.decided_by == platform.decision_hash
-    others = f"{judged.decided_by[:12] or 'not noted'}; this bundle's are {platform.decision_hash[:12]}"
-    said = (
-        f"version {version} was judged by the prices, rules and lists of this bundle"
-        if is_same
-        else f"version {version} was judged by other prices, rules or lists ({others}): materialize "
-        "evaluate/evaluation to see what they cost together"
-    )
+    wanted, version = platform.decision_hash, f"version {approved.version}"
+    known = _decision_hashes(platform, approved)
+    if wanted in known:
+        said = f"{version} was judged by the prices, rules and lists of this bundle"
+    else:
+        told = ", ".join(one[:12] or "not noted" for one in known)
+        said = (
+            f"{version} was judged by other prices, rules or lists ({told}; of this bundle {wanted[:12]}): "
+            "materialize evaluate/evaluation to see what they cost together"
+        )
     return dg.AssetCheckResult(
         check_name=JUDGED_AS_SHIPPED,
-        passed=is_same,
+        passed=wanted in known,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"said": said},
     )
+
+
+def _decision_hashes(platform: Platform, approved: RegisteredVersion) -> list[str]:
+    """By what it was judged for its approval, and since."""
+    evidence = json.loads(platform.registry.evidence(approved.version))["evaluation"]
+    found = [Evaluation.from_dict(evidence)]
+    if evaluation_folder(platform, approved.fingerprint).is_dir():
+        found.append(read_evaluation(platform, approved.fingerprint))
+    return list(dict.fromkeys(one.decision_hash for one in found))
 
 
 def reference_of(platform: Platform, approved: RegisteredVersion) -> Reference:

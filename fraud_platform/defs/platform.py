@@ -66,7 +66,12 @@ class Platform:
     @property
     def decision_hash(self) -> str:
         """Of what a bundle that is made now would decide by, beside its model."""
-        return decision_hash(self.policy_text, self.rules_text, self.lists_text)
+        return decision_hash((self.policy_text, self.rules_text, self.lists_text), self.rules_in_force)
+
+    @property
+    def rules_in_force(self) -> RuleSet:
+        """The rules of today, on all days: rows of months ago are judged as they would be answered now."""
+        return self.rules.in_force(self.now_ms())
 
     @property
     def policy(self) -> Policy:

@@ -51,7 +51,7 @@ def priced_rungs(platform: Platform, which: str = "champion") -> Rungs:
     if model is None:
         raise TrainingError("there is no model whose rungs could be priced; train one first")
     frame = mature_frame(platform.warehouse, model.split.test)
-    return price(model, frame, platform.policy, platform.rules)
+    return price(model, frame, platform.policy, platform.rules_in_force)
 
 
 def _table(found: Rungs) -> dg.TableMetadataValue:

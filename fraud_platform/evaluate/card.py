@@ -120,8 +120,8 @@ def _money(evaluation: Evaluation) -> str:
         for name, cost in evaluation.costs.items()
     )
     head = ("contender", "cost", "candidate saves", "low", "high")
-    alone = f"\n\n{_plain(str(evaluation.alone))}." if evaluation.alone else ""
-    return f"{_table(head, rows)}{alone}\n\n{_plain(evaluation.method)}."
+    said = [str(one) for one in (evaluation.alone, evaluation.uncompared) if one]
+    return "\n\n".join([_table(head, rows), *(f"{_plain(one)}." for one in (*said, evaluation.method))])
 
 
 def _segments(evaluation: Evaluation) -> str:

@@ -96,8 +96,8 @@ class Evaluation:
     live rules alone, all else approved. `savings` say what the candidate saves against each of the others
     (major units). `alone`: the candidate without the rules. `importance`: features of the candidate by the
     share of its gain, largest first. `uncompared`: the champion of the day where it could not be a contender.
-    `decided_by`: hash of the prices, rules and lists by which all were priced (`decision_hash`). A file of
-    before these were known is read without them.
+    `decision_hash`: of the prices, rules and lists by which all were priced. A file of before these were
+    known is read without them.
     """
 
     fingerprint: str
@@ -116,7 +116,7 @@ class Evaluation:
     importance: tuple[tuple[str, float], ...] = ()
     alone: Alone | None = None
     uncompared: Uncompared | None = None
-    decided_by: str = ""
+    decision_hash: str = ""
 
     @property
     def quality(self) -> Quality:
@@ -179,7 +179,7 @@ class Evaluation:
             "segments": tuple(map(_segment, content["segments"])),
             "rates": {name: Rates(**r) for name, r in content.get("rates", {}).items()},
             "uncompared": _uncompared(content.get("uncompared")),
-            "decided_by": content.get("decided_by", ""),
+            "decision_hash": content.get("decision_hash", ""),
             "importance": tuple((name, share) for name, share in content.get("importance", ())),
             "alone": _alone(content.get("alone")),
             "curves": Curves(

@@ -6,19 +6,23 @@ here: how rules and policy are joined (`rules`), money (`money`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
 import numpy as np
 import pandas as pd
 
 from fraud_platform.rules import FIELD_TYPES, REQUEST, RuleSet
+from fraud_platform.yaml_files import load_yaml
 
 
-def decision_hash(policy_text: str, rules_text: str, lists_text: str) -> str:
-    """SHA-256 of everything beside a model that decides: its prices, its rules and their lists, as files."""
-    parts = (sha256(text.encode()).digest() for text in (policy_text, rules_text, lists_text))
-    return sha256(b"".join(parts)).hexdigest()
+def decision_hash(files: Iterable[str], in_force: RuleSet) -> str:
+    """SHA-256 of everything beside a model that decides. files: YAML of prices, rules and lists, whose
+    comments count for nothing; in_force: the rules that count on the day."""
+    values = [load_yaml(text, "a file that decides") for text in files]
+    said = json.dumps([values, sorted(rule.name for rule in in_force.rules)], sort_keys=True, default=str)
+    return sha256(said.encode()).hexdigest()
 
 
 def request_columns(rows: pd.DataFrame) -> dict[str, np.ndarray]:

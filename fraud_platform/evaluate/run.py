@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve
 
-from fraud_platform.errors import TrainingError
+from fraud_platform.errors import ContractError, TrainingError
 from fraud_platform.evaluate.evaluation import Alone, Curves, Evaluation, Segment
 from fraud_platform.evaluate.explorer import bands
 from fraud_platform.evaluate.joined import live_answers
@@ -78,12 +78,14 @@ def evaluate(
     training_set: as for `train`, with card_id, amount_minor, currency and, where known, the columns of
     `segments`. Costs, rates, savings and segments are of what the service would answer with each model: its
     policy joined with the live rules; ranking and calibration are the model's own. TrainingError when the
-    part holds one class only or the champion has learned from it.
+    part holds one class only or the champion has learned from it; ContractError where a rule reads what the
+    candidate's contract has not, so that its bundle could not decide.
     """
     rows = _later_rows(training_set, candidate.split.test, champion)
     truth = _truth(rows)
     report(f"judging on {len(rows):,} rows")
     columns = columns_of(rows, candidate.contract)
+    _refuse_unknown(rules, candidate)
     answers = live_answers(rules, columns, rows)
     contenders = _contenders(candidate, rows, columns, truth, policy, answers, champion)
     probability = contenders["candidate"].probability
@@ -128,6 +130,15 @@ def _refuse_seen(model: Candidate, first_ms: int) -> None:
         raise TrainingError(
             f"model {model.fingerprint[:12]} learned from rows until {date_of(learned_until)}; "
             f"rows from {date_of(first_ms)} cannot judge it: take later ones"
+        )
+
+
+def _refuse_unknown(rules: RuleSet, candidate: Candidate) -> None:
+    unknown = sorted(set(rules.feature_names) - set(candidate.contract.names))
+    if unknown:
+        raise ContractError(
+            f"the rules read {unknown}, which contract {candidate.contract_hash[:12]} of candidate "
+            f"{candidate.fingerprint[:12]} has not: train anew, or take these rules off"
         )
 
 

@@ -8,7 +8,7 @@ Does not belong here: reading files (`reading`), the language (`language`), what
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Literal
 
@@ -126,6 +126,11 @@ class RuleSet:
     def trial(self) -> RuleSet:
         """The same rules, those that are off as well, on all days: to ask what they would have done."""
         return RuleSet(self.declared, self.lists, is_trial=True)
+
+    def in_force(self, moment: int) -> RuleSet:
+        """Those that count at a moment (ms UTC), on all days: what would decide if all were decided then."""
+        counting = [rule for rule in self.declared if rule.counts_at(moment)]
+        return RuleSet([replace(rule, begins=None, ends=None) for rule in counting], self.lists)
 
     @property
     def feature_names(self) -> tuple[str, ...]:

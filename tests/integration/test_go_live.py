@@ -22,7 +22,7 @@ from fraud_platform.adapters.decision_log import verify
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.erasure import erase_customer
 from fraud_platform.adapters.go_live import GoLiveReport, go_live, is_live
-from fraud_platform.adapters.journal import read_decisions, read_labels
+from fraud_platform.adapters.journal import Journal, read_decisions, read_labels
 from fraud_platform.adapters.lmdb import LmdbStore, fresh_store, in_flight, retired_store
 from fraud_platform.adapters.lmdb_load import load_store
 from fraud_platform.adapters.lmdb_session import TABLES
@@ -355,6 +355,33 @@ def test_what_the_logs_hold_stays_in_no_slot(
     assert audit_store(warehouse, contract, state).is_whole
     with LmdbStore.open(state / "store", contract) as store:
         assert store.seen("live1") != is_erased
+
+
+@pytest.mark.parametrize("is_erased", [False, True])
+def test_what_was_counted_after_its_decision_stays_in_no_slot(
+    warehouse: Warehouse, bundles: dict[str, Path], tmp_path: Path, is_erased: bool
+) -> None:
+    """Its record has no number, a note beside the log has."""
+    state = tmp_path / "state"
+    go_live(warehouse, CONTRACT, state)
+    decide_until(state, bundles[CONTRACT.hash], days=1)
+    last = max(read_decisions(state), key=lambda one: one.record.request.event_time).record
+    late = msgspec.structs.replace(
+        last.request, transaction_id="late", event_time=last.request.event_time + HOUR, customer_id="anna"
+    )
+    record = msgspec.structs.replace(last, transaction_id="late", request=late, store_sequence=None)
+    with Journal(state) as journal, LmdbStore.open(state / "store", CONTRACT, writer="killed") as store:
+        journal.append(record)
+        store.observe(late)
+        journal.append_observed(msgspec.structs.replace(record, store_sequence=store.sequence))
+    assert "late" in slots(state / "store")
+    if is_erased:
+        assert erase_customer(state, "anna", by="Ada", reason="asked for it", at=NOW).decisions > 0
+    go_live(warehouse, CONTRACT, state)
+    assert "late" not in slots(state / "store")
+    assert audit_store(warehouse, CONTRACT, state).is_whole
+    with LmdbStore.open(state / "store", CONTRACT) as store:
+        assert store.seen("late") != is_erased
 
 
 def slots(path: Path) -> list[str]:

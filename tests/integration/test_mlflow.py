@@ -304,6 +304,8 @@ class Judging:
     rules_text: str = "version: 2\nrules: []\n"
     lists_text: str = EMPTY_LISTS_TEXT
     decision_hash = Platform.decision_hash
+    rules_in_force = Platform.rules_in_force
+    now_ms = Platform.now_ms
 
 
 @dataclass(frozen=True)
@@ -433,11 +435,17 @@ def test_a_bundle_follows_the_evidence_that_was_approved(
     assert before.evaluation["test_rows"] == approved["rows"]
     assert before.reference.to_json() == files["reference.json"]
 
-    changed, judged_as_shipped = packaged(replace(platform, rules_text=f"{platform.rules_text}# Since\n"))
-    assert changed.id != before.id
+    commented, judged_as_shipped = packaged(replace(platform, rules_text=f"{platform.rules_text}# Since\n"))
+    assert commented.id != before.id
+    assert judged_as_shipped.passed
+
+    dearer = replace(platform, policy_text=platform.policy_text.replace("review: 12", "review: 13"))
+    _, judged_as_shipped = packaged(dearer)
     assert not judged_as_shipped.passed
     assert judged_as_shipped.severity == dg.AssetCheckSeverity.WARN
-    assert approved["decided_by"][:12] in str(judged_as_shipped.metadata["said"].value)
+    assert approved["decision_hash"][:12] in str(judged_as_shipped.metadata["said"].value)
+    judged_page(dearer, candidates[0])
+    assert packaged(dearer)[1].passed
 
 
 def packaged(platform: "Packaging") -> tuple[Bundle, dg.AssetCheckEvaluation]:

@@ -328,6 +328,7 @@ def test_every_pair_of_thresholds_costs_what_its_actions_cost(world, rules):
 def test_an_evaluation_of_before_is_still_read(evaluation):
     content = json.loads(json.dumps(evaluation.to_dict()))
     del content["rates"], content["importance"], content["alone"], content["curves"]["bands"]
+    del content["uncompared"], content["decision_hash"]
     for segment in content["segments"]:
         del segment["against"], segment["difference"]
     old = Evaluation.from_dict(content)
@@ -431,6 +432,15 @@ def test_a_rule_that_declines_costs_what_it_turns_away(world, candidate, said):
         ((joined == 2) & ~fraud).sum() / (~fraud).sum()
     )
     assert f"would cost {judged.alone.cost.total:,.0f}" in "\n".join(judged.explain())
+
+
+def test_a_rule_on_what_the_contract_has_not_is_refused(world, candidate):
+    """Its bundle could not decide; unknown values would only have made the rule silent."""
+    rules = rules_from_yaml(
+        "version: 2\nrules:\n" + one_rule("decline", "other >= 1"), {**CONTRACT.dtypes, "other": "double"}
+    )
+    with pytest.raises(ContractError, match=r"the rules read \['other'\], which contract .* has not: train"):
+        evaluate(candidate, world, load_policy(), rules, resamples=5)
 
 
 def test_a_final_approving_rule_is_honoured(world, candidate, said):

@@ -27,6 +27,7 @@ from fraud_platform.rules import (
 )
 from fraud_platform.schema import ACTIONS, Transaction
 
+DAY_MS = 86_400_000
 FEATURES = {"count": "double", "speed": "double", "channel": "category"}
 LISTS = """
 version: 1
@@ -465,3 +466,22 @@ def test_the_longest_expressions_are_still_asked_together() -> None:
     ]  # fmt: skip
     rules = rules_from_yaml(yaml.safe_dump({"version": 2, "rules": entries}), FEATURES)
     assert [len(rules.evaluate({"count": float(count)})) for count in (0, 1, 2, 3)] == [0, 1, 1, 30]
+
+
+def test_rules_in_force_count_on_all_days() -> None:
+    """Rows of months ago are asked what would be answered today."""
+    entry = (
+        "  - {{name: {0}, mode: live, priority: 1, action: decline, code: R_{0}, owner: team, "
+        "when: count >= 1, {1}}}\n"
+    )
+    text = "version: 2\nrules:\n" + "".join(
+        entry.format(name, days)
+        for name, days in (("coming", "from: 2026-01-02"), ("gone", "until: 2026-01-01"))
+    )
+    rules = rules_from_yaml(text, FEATURES)
+    second = int(datetime(2026, 1, 2, tzinfo=UTC).timestamp() * 1000)
+    for moment, name in ((second - 1, "gone"), (second, "coming")):
+        held = rules.in_force(moment)
+        assert [rule.name for rule in held.rules] == [name]
+        columns = {"count": np.ones(2), "request.event_time": np.array([0, second + 9 * DAY_MS])}
+        assert held.hits(columns, 2)[name].all()

@@ -94,9 +94,13 @@ def test_a_price_that_stands_twice_is_refused() -> None:
         ("? {a: 1}\n: 2", "found unhashable key"),
         ("a: [", "is not YAML: .*, line 1, column 5; correct it at that place"),
         ("a: \x00", "is not YAML: "),
-        ("a: 2026-13-01", "is not YAML: month must be in"),
+        ("a: 1\nb: [2026-13-01]", "is not YAML: no timestamp can be read, line 2, column 5; correct it"),
+        ("a: !!bool maybe", "is not YAML: no bool can be read, line 1, column 4"),
+        ("a: !!int ''", "is not YAML: no int can be read, line 1, column 4"),
+        ("[" * 3000, "is not YAML: it is nested too deeply"),
         ("a: 1\n---\nb: 2", "is not YAML: expected a single document"),
         ("&a [*a, {b: 1, b: 2}]", "'b' stands twice"),
+        ("&a [*a, 2026-02-30]", "no timestamp can be read, line 1, column 9"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(text: str, said: str) -> None:
@@ -104,10 +108,19 @@ def test_what_is_wrong_is_said_with_its_place(text: str, said: str) -> None:
         load_yaml(text, "the file", "it", MappingError)
 
 
-def test_nothing_of_a_line_that_is_not_yaml_is_shown() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tokens:\n- 4111111111111111: [",
+        "tokens: *tok_4111111111111111",
+        "tokens: !tok_4111111111111111 x",
+        "tokens: !!int x4111111111111111",
+    ],
+)
+def test_nothing_of_a_line_that_is_not_yaml_is_shown(text: str) -> None:
     """It may be one of a list, whose card numbers no message may tell."""
     with pytest.raises(SettingsError) as caught:
-        load_yaml("tokens:\n- 4111111111111111: [", "the lists file")
+        load_yaml(text, "the lists file")
     assert "411" not in str(caught.value)
 
 
