@@ -10,13 +10,15 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 REDIS_BINARIES = ("redis-server", "redis-cli")
 MASTERS = 3
 READY_SECONDS = 120.0
+PORTS_TRIED = 5
 
 
 def missing_redis() -> str | None:
@@ -26,20 +28,43 @@ def missing_redis() -> str | None:
 
 
 @contextmanager
-def redis_server(folder: Path, *options: str) -> Iterator[int]:
+def redis_server(folder: Path, *options: str, is_of_cluster: bool = False) -> Iterator[int]:
     """A server without persistence in `folder`; gives its port."""
     folder.mkdir(parents=True)
-    port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
-    command += ["--save", "", "--appendonly", "no", *options]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    process, port = _started(folder, options, is_of_cluster)
     try:
-        _wait_until(process, folder / "log", lambda: redis_says(port, "PING") == "PONG")
         yield port
     finally:
         process.terminate()
         process.wait(READY_SECONDS)
+
+
+def _started(
+    folder: Path, options: Sequence[str], is_of_cluster: bool
+) -> tuple[subprocess.Popen[bytes], int]:
+    """A free port may be taken by another program before the server has it: then on others."""
+    for tried in range(1, PORTS_TRIED + 1):
+        port = free_port()
+        command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
+        command += ["--save", "", "--appendonly", "no", *options]
+        if is_of_cluster:
+            command += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            _wait_until(process, folder / "log", partial(_answers, port))
+        except BaseException as error:
+            process.kill()
+            process.wait(READY_SECONDS)
+            if "Address already in use" not in str(error) or tried == PORTS_TRIED:
+                raise
+        else:
+            return process, port
+    raise AssertionError
+
+
+def _answers(port: int) -> bool:
+    return redis_says(port, "PING") == "PONG"
 
 
 @contextmanager
@@ -47,11 +72,7 @@ def redis_cluster(folder: Path) -> Iterator[list[int]]:
     """MASTERS servers that share the slots; gives their ports."""
     with ExitStack() as servers:
         ports = [
-            servers.enter_context(
-                redis_server(
-                    folder / str(number), "--cluster-enabled", "yes", "--cluster-port", str(free_port())
-                )
-            )
+            servers.enter_context(redis_server(folder / str(number), is_of_cluster=True))
             for number in range(MASTERS)
         ]
         addresses = [f"127.0.0.1:{port}" for port in ports]

@@ -280,8 +280,8 @@ def test_a_killed_master_is_replaced_and_its_events_count_once(tmp_path: Path) -
 @contextmanager
 def replicated(folder: Path) -> Iterator[tuple[list[int], int]]:
     """A cluster whose second master has a replica; gives its ports and that master's."""
-    options = "--cluster-enabled", "yes", "--cluster-port", str(free_port())
-    with redis_cluster(folder / "masters") as ports, redis_server(folder / "replica", *options) as replica:
+    replicas = redis_server(folder / "replica", is_of_cluster=True)
+    with redis_cluster(folder / "masters") as ports, replicas as replica:
         for port in (*ports, replica):
             redis_says(port, "CONFIG", "SET", "cluster-node-timeout", "1000")
         joining = "--cluster", "add-node", f"127.0.0.1:{replica}", f"127.0.0.1:{ports[0]}", "--cluster-slave"

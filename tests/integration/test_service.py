@@ -268,11 +268,18 @@ def test_an_answer_of_another_server_is_not_the_services(home: Path, monkeypatch
 
 def _slowly_ready(url: str) -> bool:
     """Another server's answer, after the process that was started has ended."""
-    children = psutil.Process().children()
-    psutil.wait_procs(
-        [one for one in children if any("no-such-bento" in word for word in one.cmdline())], timeout=30
-    )
+    started = [one for one in psutil.Process().children() if _is_of_no_bento(one)]
+    psutil.wait_procs(started, timeout=30)
     return True
+
+
+def _is_of_no_bento(process: psutil.Process) -> bool:
+    """A process that has just begun shows no words yet; one that has ended is not waited for."""
+    try:
+        words, has_ended = process.cmdline(), process.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+    return not has_ended and (not words or any("no-such-bento" in word for word in words))
 
 
 def test_a_damaged_bundle_makes_no_bento(home: Path, tiny_parts: BundleParts) -> None:

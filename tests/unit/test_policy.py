@@ -174,7 +174,7 @@ def test_a_wrong_policy_file_names_what_is_wrong(change: tuple[str, str], messag
         (load_policy_text().replace("review: 12", "review: 12: 3"), r"line \d+, column \d+"),
         ("version: 2\n\tprices: {}", "line 2, column 1"),
         ("version: \x00", "position 9"),
-        ("version: 2026-13-01", "month must be in"),
+        ("version: 2026-13-01", "no timestamp can be read, line 1, column 10"),
     ],
 )
 def test_a_policy_that_is_not_yaml_is_refused_at_its_place(text: str, place: str) -> None:
