@@ -397,6 +397,10 @@ def test_a_retrain_goes_on_without_a_feature_that_the_champion_reads(
     assert approval.uncompared == "The feature is not allowed now"
     assert json.loads(log.read_text().splitlines()[-1])["uncompared"] == approval.uncompared
 
+    registry.approve("1", "Ada", "Back", NOW, log)
+    again = registry.approve("2", "Ada", "And forth", NOW, log)
+    assert again.uncompared == registry.champion().approval.uncompared == approval.uncompared
+
 
 def test_a_bundle_follows_the_evidence_that_was_approved(
     registry, candidates, evaluations, world, monkeypatch, tmp_path

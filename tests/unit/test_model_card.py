@@ -13,7 +13,7 @@ import pytest
 
 from fraud_platform.adapters.html_report import EXPLORED, explorer_data, html_report
 from fraud_platform.adapters.plots import evaluation_plots
-from fraud_platform.evaluate import Evaluation, choices, evaluate, model_card
+from fraud_platform.evaluate import Evaluation, Uncompared, choices, evaluate, model_card
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.ingest import load_mapping
 from fraud_platform.policy import load_policy
@@ -169,6 +169,14 @@ def test_the_card_says_what_is_left_out_and_what_was_measured(evaluation, candid
     assert "| false_positive_rate | " in card
     titles = re.findall(r"^## (.*)$", card, re.MULTILINE)
     assert {"Intended use", "Limits", "Labels", "Segments", "Excluded attributes"} <= set(titles)
+
+
+def test_the_card_names_a_champion_that_could_not_be_compared(evaluation, candidate):
+    gone = Uncompared("f" * 64, ("amount",))
+    card = model_card(candidate, replace(evaluation, uncompared=gone), load_mapping("simulated"), VERSIONS)
+    sentence = "champion ffffffffffff reads 'amount', which the contract no longer has"
+    assert sentence in card
+    assert sentence not in model_card(candidate, evaluation, load_mapping("simulated"), VERSIONS)
 
 
 def test_a_text_can_neither_open_a_tag_nor_end_a_cell_of_the_card(evaluation, candidate):
