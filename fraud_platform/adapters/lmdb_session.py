@@ -171,8 +171,13 @@ class LmdbKeySession:
         start = len(self._prefix) + 1
         end = start + _MOMENT.size
         back = self._back(False, lower, upper)
-        lines = list(islice(back, last))
+        lines = list(islice(back, last + 1))
+        if len(lines) <= last:
+            return lines
         moments = {name[start:end] for name, _ in lines}
+        if len(moments) > last:  # as it is nearly always
+            lines.pop()
+            return lines
         for line in back:  # tied with the last moment, or another one where moments tied before
             moment = line[0][start:end]
             if moment not in moments:

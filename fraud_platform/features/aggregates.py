@@ -1,7 +1,8 @@
 """One class a kind of aggregate: the online twin of the macro aggregate_<kind>.
 
-A class says which totals a window must keep (`totals`), what of the log it wants to see (`lookback`), and
-turns a State and a Lookback into the feature's value. A new kind is one class here and one macro;
+A class says which totals a window must keep (`totals`), what of the log it wants to see (`lookback`), and how
+a State and a Lookback become the feature's value: as text, like its twin, so that all features of an entity
+are compiled into one function (text.py). A new kind is one class here and one macro;
 tests/contract/test_features.py discovers both and demands their parity.
 """
 
@@ -9,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import sqrt
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 from fraud_platform.errors import ContractError
 from fraud_platform.features.contract import STREAMS, Feature, unknown
 from fraud_platform.features.geometry import Place, distance_km, place
-from fraud_platform.features.lookback import Lookback
-from fraud_platform.features.state import NEVER, State, exact_double
+from fraud_platform.features.state import NEVER, KnownPlace, exact_double
+from fraud_platform.features.text import filling
 from fraud_platform.schema import TEXT_COLUMNS
 
 
@@ -37,9 +38,6 @@ class Slots(NamedTuple):
     until: int | None = None
 
 
-Reader = Callable[[State, Now, Lookback], Sequence[float | None]]
-
-
 class Aggregate:
     """Base: `totals` names what a State keeps for the kind beside counts and sums of its window.
 
@@ -59,23 +57,19 @@ class Aggregate:
     def __init__(self, feature: Feature, slots: Slots) -> None:
         self.feature = feature
         self.slots = slots
-        self.window = slots.window
-        self.until = slots.until
 
-    def value(self, state: State, now: Now, back: Lookback) -> float | None:
+    @property
+    def value(self) -> str:
+        """A Python expression of a float or None. It may name `state`, its lists `counts`, `sums`, `reports`
+        and `distincts`, `now` (ms), `here` (a Place or None), `back` (a Lookback), and what this module
+        knows."""
         raise NotImplementedError(self.kind)
 
-    def within(self, totals: Sequence[int]) -> int:
-        """Of a total by window: what lies in the feature's own."""
-        if self.until is None:
-            return totals[self.window]
-        return totals[self.window] - totals[self.until]
-
-    @classmethod
-    def together(cls, readers: Sequence[Self]) -> Reader:
-        """Reads several features of this kind and of one stream; a kind may know a shorter way."""
-        values = [reader.value for reader in readers]
-        return lambda state, now, back: [value(state, now, back) for value in values]
+    def within(self, total: str) -> str:
+        """Of a total by window, `{}` in the text or a list's name: what lies in the feature's own."""
+        by_window = total if "{}" in total else total + "[{}]"
+        whole = by_window.format(self.slots.window)
+        return whole if self.slots.until is None else f"({whole} - {by_window.format(self.slots.until)})"
 
 
 class Count(Aggregate):
@@ -84,21 +78,9 @@ class Count(Aggregate):
     streams = STREAMS
     has_offset = True
 
-    def __init__(self, feature: Feature, slots: Slots) -> None:
-        super().__init__(feature, slots)
-        self.counts_reports = feature.stream == "fraud_reports"
-
-    def value(self, state: State, now: Now, back: Lookback) -> float:
-        return float(self.within(state.reports if self.counts_reports else state.counts))
-
-    @classmethod
-    def together(cls, readers: Sequence[Self]) -> Reader:
-        if any(reader.until is not None for reader in readers):
-            return super().together(readers)
-        windows = [reader.window for reader in readers]
-        if readers[0].counts_reports:
-            return lambda state, now, back: [float(state.reports[window]) for window in windows]
-        return lambda state, now, back: [float(state.counts[window]) for window in windows]
+    @property
+    def value(self) -> str:
+        return f"float({self.within('reports' if self.feature.stream == 'fraud_reports' else 'counts')})"
 
 
 class Sum(Aggregate):
@@ -107,15 +89,9 @@ class Sum(Aggregate):
     of = ("amount_minor",)
     has_offset = True
 
-    def value(self, state: State, now: Now, back: Lookback) -> float:
-        return float(self.within(state.sums))
-
-    @classmethod
-    def together(cls, readers: Sequence[Self]) -> Reader:
-        if any(reader.until is not None for reader in readers):
-            return super().together(readers)
-        windows = [reader.window for reader in readers]
-        return lambda state, now, back: [float(state.sums[window]) for window in windows]
+    @property
+    def value(self) -> str:
+        return f"float({self.within('sums')})"
 
 
 class Mean(Aggregate):
@@ -124,21 +100,10 @@ class Mean(Aggregate):
     of = ("amount_minor",)
     has_offset = True
 
-    def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        count = self.within(state.counts)
-        return float(self.within(state.sums)) / float(count) if count else None
-
-    @classmethod
-    def together(cls, readers: Sequence[Self]) -> Reader:
-        if any(reader.until is not None for reader in readers):
-            return super().together(readers)
-        windows = [reader.window for reader in readers]
-
-        def read(state: State, now: Now, back: Lookback) -> list[float | None]:
-            sums, counts = state.sums, state.counts
-            return [float(sums[w]) / float(counts[w]) if counts[w] else None for w in windows]
-
-        return read
+    @property
+    def value(self) -> str:
+        total, count = self.within("sums"), self.within("counts")
+        return f"float({total}) / float({count}) if {count} else None"
 
 
 class Std(Aggregate):
@@ -150,15 +115,9 @@ class Std(Aggregate):
     of = ("amount_minor",)
     has_offset = True
 
-    def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        count = self.within(state.counts)
-        if count < 2:
-            return None
-        total = self.within(state.sums)
-        squares = state.square(self.window)
-        if self.until is not None:
-            squares -= state.square(self.until)
-        return sqrt(exact_double(count * squares - total * total)) / float(count)
+    @property
+    def value(self) -> str:
+        return f"spread({self.within('counts')}, {self.within('sums')}, {self.within('state.square({})')})"
 
 
 class Distinct(Aggregate):
@@ -167,53 +126,37 @@ class Distinct(Aggregate):
     is_windowed = True
     of = None
 
-    def value(self, state: State, now: Now, back: Lookback) -> float:
-        return float(state.distincts[self.slots.distinct])
+    @property
+    def value(self) -> str:
+        return f"float(distincts[{self.slots.distinct}])"
 
 
 class SecondsSinceLast(Aggregate):
     kind = "seconds_since_last"
     totals = frozenset({"moments"})
-
-    def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        last = state.last_before(now.time)
-        return None if last == NEVER else float(now.time - last) / 1000.0
+    value = "seconds_since(state.last_before(now), now)"
 
 
 class AgeSeconds(Aggregate):
     kind = "age_seconds"
-
-    def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        return float(now.time - state.first) / 1000.0 if NEVER < state.first < now.time else None
+    value = "seconds_since(state.first, now) if state.first < now else None"
 
 
 class IsNew(Aggregate):
     kind = "is_new"
-
-    def value(self, state: State, now: Now, back: Lookback) -> float:
-        return 0.0 if NEVER < state.first < now.time else 1.0
+    value = "0.0 if NEVER < state.first < now else 1.0"
 
 
 class DistanceKm(Aggregate):
     kind = "distance_km"
     totals = frozenset({"place"})
-
-    def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        last = state.place_at_last(now.time)
-        if last is None or now.place is None:
-            return None
-        return distance_km(place(last[1], last[2]), now.place)
+    value = "distance_from(state.place_at_last(now), here)"
 
 
-class SpeedKmh(DistanceKm):
+class SpeedKmh(Aggregate):
     kind = "speed_kmh"
-
-    def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        distance = super().value(state, now, back)
-        last = state.place_at_last(now.time)
-        if distance is None or last is None:
-            return None
-        return distance / (float(now.time - last[0]) / 3600000.0)
+    totals = frozenset({"place"})
+    value = "speed_from(state.place_at_last(now), here, now)"
 
 
 class SecondsSinceReport(Aggregate):
@@ -223,9 +166,7 @@ class SecondsSinceReport(Aggregate):
     is_windowed = True
     streams = ("fraud_reports",)
     lookback = "reports"
-
-    def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        return None if back.newest_report == NEVER else float(now.time - back.newest_report) / 1000.0
+    value = "seconds_since(back.newest_report, now)"
 
 
 class SecondsSinceFirstReport(Aggregate):
@@ -235,9 +176,7 @@ class SecondsSinceFirstReport(Aggregate):
     is_windowed = True
     streams = ("fraud_reports",)
     lookback = "reports"
-
-    def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        return None if back.oldest_report == NEVER else float(now.time - back.oldest_report) / 1000.0
+    value = "seconds_since(back.oldest_report, now)"
 
 
 class LastMax(Aggregate):
@@ -247,9 +186,7 @@ class LastMax(Aggregate):
     is_windowed = True
     of = ("amount_minor",)
     lookback = "amounts"
-
-    def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        return float(max(back.amounts)) if back.amounts else None
+    value = "float(max(back.amounts)) if back.amounts else None"
 
 
 class LastMedian(Aggregate):
@@ -259,13 +196,7 @@ class LastMedian(Aggregate):
     is_windowed = True
     of = ("amount_minor",)
     lookback = "amounts"
-
-    def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        amounts = sorted(back.amounts)
-        if not amounts:
-            return None
-        number = len(amounts)
-        return (float(amounts[(number - 1) // 2]) + float(amounts[number // 2])) / 2.0
+    value = "middle(back.amounts)"
 
 
 class LastFraudShare(Aggregate):
@@ -276,10 +207,7 @@ class LastFraudShare(Aggregate):
     streams = ("fraud_reports",)
     has_offset = True
     lookback = "outcomes"
-
-    def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        number, frauds = back.outcomes.number, back.outcomes.frauds
-        return float(len(frauds)) / float(number) if number else None
+    value = "float(len(back.outcomes.frauds)) / float(back.outcomes.number) if back.outcomes.number else None"
 
 
 class LastFraudMean(Aggregate):
@@ -291,10 +219,7 @@ class LastFraudMean(Aggregate):
     of = ("amount_minor",)
     has_offset = True
     lookback = "outcomes"
-
-    def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        frauds = back.outcomes.frauds
-        return float(sum(frauds)) / float(len(frauds)) if frauds else None
+    value = "mean(back.outcomes.frauds)"
 
 
 class SecondsSinceGood(Aggregate):
@@ -305,10 +230,7 @@ class SecondsSinceGood(Aggregate):
     streams = ("fraud_reports",)
     has_offset = True
     lookback = "outcomes"
-
-    def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        good = back.outcomes.good
-        return None if good == NEVER else float(now.time - good) / 1000.0
+    value = "seconds_since(back.outcomes.good, now)"
 
 
 class SecondsSinceFraudOnly(Aggregate):
@@ -320,10 +242,45 @@ class SecondsSinceFraudOnly(Aggregate):
     streams = ("fraud_reports",)
     has_offset = True
     lookback = "outcomes"
+    value = "seconds_since(back.outcomes.fraud_only, now)"
 
-    def value(self, state: State, now: Now, back: Lookback) -> float | None:
-        first = back.outcomes.fraud_only
-        return None if first == NEVER else float(now.time - first) / 1000.0
+
+def spread(count: int, total: int, squares: int) -> float | None:
+    """The population standard deviation of amounts, by their exact sums; None of fewer than two."""
+    return sqrt(exact_double(count * squares - total * total)) / float(count) if count > 1 else None
+
+
+def seconds_since(moment: int, now: int) -> float | None:
+    return None if moment == NEVER else float(now - moment) / 1000.0
+
+
+def distance_from(last: KnownPlace | None, here: Place | None) -> float | None:
+    return None if last is None or here is None else distance_km(place(last[1], last[2]), here)
+
+
+def speed_from(last: KnownPlace | None, here: Place | None, now: int) -> float | None:
+    distance = distance_from(last, here)
+    return None if last is None or distance is None else distance / (float(now - last[0]) / 3600000.0)
+
+
+def mean(amounts: Sequence[int]) -> float | None:
+    return float(sum(amounts)) / float(len(amounts)) if amounts else None
+
+
+def middle(amounts: Sequence[int]) -> float | None:
+    """The median of amounts in any order."""
+    ordered = sorted(amounts)
+    number = len(ordered)
+    if not number:
+        return None
+    return (float(ordered[(number - 1) // 2]) + float(ordered[number // 2])) / 2.0
+
+
+def compile_aggregates(readers: Sequence[tuple[int, Aggregate]]) -> Callable[..., None]:
+    """One function of a State, the moment (ms), the Place, a Lookback and the vector that it fills."""
+    lists = [f"{name} = state.{name}" for name in ("counts", "sums", "reports", "distincts")]
+    expressions = [(place_in_vector, reader.value) for place_in_vector, reader in readers]
+    return filling(expressions, "state, now, here, back, vector", globals(), lists)
 
 
 AGGREGATES: dict[str, type[Aggregate]] = {

@@ -18,7 +18,7 @@ from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.late import as_of
 from fraud_platform.features.lookback import KeyPast
 from fraud_platform.features.plan import EntityPlan, KeyLog, compile_plans
-from fraud_platform.features.rows import RowExpression, row_expression, transaction_place
+from fraud_platform.features.rows import compile_rows, transaction_place
 from fraud_platform.features.state import NEVER, Entry, KnownPlace, State
 from fraud_platform.schema import LabelEvent, Transaction
 
@@ -123,11 +123,7 @@ class Engine:
         self.remembered_ms = contract.report_horizon_ms + LATENESS_MS
         """How long, by event time, a store knows an id: a report that still counts may arrive late, too."""
         self._plan_of = {plan.number: plan for plan in self.plans}
-        self._rows: tuple[tuple[int, RowExpression], ...] = tuple(
-            (place, row_expression(feature, contract))
-            for place, feature in enumerate(contract.features)
-            if feature.entity is None
-        )
+        self._fill_rows = compile_rows(contract)
 
     def plan(self, number: int) -> EntityPlan:
         return self._plan_of[number]
@@ -158,8 +154,7 @@ class Engine:
                 log.save(state)
             else:
                 is_late |= self._observe_key(session, plan, log, transaction, now, vector)
-        for place_in_vector, expression in self._rows:
-            vector[place_in_vector] = expression(transaction, vector)
+        self._fill_rows(transaction, now.place, vector)
         answer = tuple(vector)
         if seen is None:
             session.save_vector(transaction, answer, is_late)

@@ -17,13 +17,13 @@ from fraud_platform.features.aggregates import (
     AGGREGATES,
     Aggregate,
     Now,
-    Reader,
     Slots,
     aggregate,
     check_aggregate,
+    compile_aggregates,
 )
 from fraud_platform.features.contract import Feature, FeatureContract
-from fraud_platform.features.lookback import NOTHING, KeyPast, Lookback, Span, Wanted, look_back
+from fraud_platform.features.lookback import NOTHING, KeyPast, Span, Wanted, look_back
 from fraud_platform.features.state import FAR, NEVER, WAITING_MAX, Entry, State
 from fraud_platform.schema import Transaction
 
@@ -130,39 +130,19 @@ class EntityPlan:
         return tuple((column, max(w for _, w in owned), owned) for column, owned in slots)
 
     def read(self, state: State, now: Now, vector: list[float | str | None], past: KeyPast) -> None:
-        has_reports = state.last_report != NEVER
-        back = look_back(self.wanted, now.time, past, has_reports) if self._looks_back else NOTHING
-        for place, value in self._alone:
-            vector[place] = value(state, now, back)
-        for places, values in self._together:
-            vector[places] = values(state, now, back)
+        """Puts the values of the entity's features into the vector of a contract."""
+        back = NOTHING
+        if self._looks_back:
+            back = look_back(self.wanted, now.time, past, state.last_report != NEVER)
+        self._fill(state, now.time, now.place, back, vector)
+
+    @cached_property
+    def _fill(self) -> Callable[..., None]:
+        return compile_aggregates(self.readers)
 
     @cached_property
     def _looks_back(self) -> bool:
         return self.wanted.reach > 0
-
-    @cached_property
-    def _runs(self) -> tuple[tuple[tuple[int, Aggregate], ...], ...]:
-        """Neighbours in the vector of one kind and stream."""
-        runs: list[list[tuple[int, Aggregate]]] = []
-        for place, reader in self.readers:
-            if runs and _are_neighbours(*runs[-1][-1], place, reader):
-                runs[-1].append((place, reader))
-            else:
-                runs.append([(place, reader)])
-        return tuple(map(tuple, runs))
-
-    @cached_property
-    def _alone(self) -> tuple[tuple[int, Callable[[State, Now, Lookback], float | None]], ...]:
-        return tuple((run[0][0], run[0][1].value) for run in self._runs if len(run) == 1)
-
-    @cached_property
-    def _together(self) -> tuple[tuple[slice, Reader], ...]:
-        return tuple(
-            (slice(run[0][0], run[-1][0] + 1), type(run[0][1]).together([reader for _, reader in run]))
-            for run in self._runs
-            if len(run) > 1
-        )
 
     def advance(self, state: State, moment: int, log: KeyLog) -> None:
         """Moves every window's totals from [state.moment - w, state.moment) to [moment - w, moment).
@@ -268,11 +248,6 @@ class EntityPlan:
             if known_at >= moment - width:
                 state.oldest_report[window] = min(state.oldest_report[window], known_at)
                 state.reports[window] += 1
-
-
-def _are_neighbours(place: int, reader: Aggregate, next_place: int, next_reader: Aggregate) -> bool:
-    is_alike = type(reader) is type(next_reader) and reader.feature.stream == next_reader.feature.stream
-    return is_alike and next_place == place + 1
 
 
 def _expire_reports(state: State, window: int, bound: int, log: KeyLog) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fraud_platform.errors import BundleError
-from fraud_platform.features.rows import row_expression
+from fraud_platform.features.rows import compile_rows, transaction_place
 from fraud_platform.package import Bundle
 from fraud_platform.policy import PolicyDecision
 from fraud_platform.rules import Verdict, verdict
@@ -88,11 +88,7 @@ class Judge:
         used = self._booster.used_features if self._booster else ()
         self._families = FamilyReasons(bundle.reasons, contract.names, used)
         self._rule_places = tuple((name, contract.index(name)) for name in bundle.rules.feature_names)
-        self._of_request = tuple(
-            (place, row_expression(feature, contract))
-            for place, feature in enumerate(contract.features)
-            if feature.entity is None
-        )
+        self._fill_rows = compile_rows(contract)
         self._told: set[str] = set()
         self._fixed = self._fixed_judgement()
 
@@ -156,8 +152,7 @@ class Judge:
     def _request_vector(self, transaction: Transaction) -> Vector:
         """The features that the request alone tells; what needs a past is None."""
         values: list[float | str | None] = [None] * len(self.bundle.contract.features)
-        for place, expression in self._of_request:
-            values[place] = expression(transaction, values)
+        self._fill_rows(transaction, transaction_place(transaction), values)
         return tuple(values)
 
     def _scored(self, vector: Vector) -> _Scored:

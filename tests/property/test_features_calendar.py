@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fraud_platform.features.rows import row_expression
+from fraud_platform.features.contract import FeatureContract
+from fraud_platform.features.rows import compile_rows
 from fraud_platform.schema import Transaction
 from tests.compiled_sql import CompiledSql
 from tests.oracle import DAY, HOUR, Oracle, Vector, require_equal
@@ -19,6 +20,9 @@ from tests.worlds import BESIDE, CONTRACT, transaction
 BERLIN = ZoneInfo("Europe/Berlin")
 FIRST_SECOND = datetime(1970, 1, 1, tzinfo=UTC)
 CALENDAR = ("hour_of_day", "day_of_week", "is_weekend", "is_night")
+FILL_CALENDAR = compile_rows(
+    FeatureContract({}, tuple(feature for feature in CONTRACT.features if feature.name in CALENDAR))
+)
 DAYS = {
     "summer time begins": datetime(2026, 3, 29, tzinfo=UTC),
     "summer time ends": datetime(2026, 10, 25, tzinfo=UTC),
@@ -101,6 +105,6 @@ def test_these_days_would_be_seen_by_a_local_clock(day: datetime) -> None:
 @given(st.integers(0, 253_402_300_799_999))
 def test_any_moment_until_the_year_9999(event_time: int) -> None:
     event = transaction("a", event_time)
-    features = [CONTRACT.features[CONTRACT.index(name)] for name in CALENDAR]
-    found = {feature.name: row_expression(feature, CONTRACT)(event, []) for feature in features}
-    assert found == wanted(event_time)
+    found: list[float | str | None] = [None] * len(CALENDAR)
+    FILL_CALENDAR(event, None, found)
+    assert dict(zip(CALENDAR, found, strict=True)) == wanted(event_time)

@@ -20,7 +20,7 @@ from fraud_platform.features.engine import Engine
 from fraud_platform.features.geometry import EARTH_RADIUS_KM, distance_km, place
 from fraud_platform.features.parity import ParityReport, compare
 from fraud_platform.features.plan import compile_plans
-from fraud_platform.features.rows import row_expression
+from fraud_platform.features.rows import compile_rows, transaction_place
 from fraud_platform.features.state import NEVER, State, exact_double
 from fraud_platform.schema import Column, Transaction
 
@@ -382,7 +382,9 @@ def evaluate(
     features = [Feature(name=n, kind="sum", entity="card", description="") for n in names]
     feature = Feature(name="x", kind=kind, description="", of=of, inputs=names)
     contract = FeatureContract({"card": ("card_id",)}, (*features, feature))
-    return row_expression(feature, contract)(tx, [*inputs, None])
+    vector = [*inputs, None]
+    compile_rows(contract)(tx, transaction_place(tx), vector)
+    return vector[-1]
 
 
 @pytest.mark.parametrize(
@@ -441,6 +443,16 @@ def test_fields_and_categories_know_no_empty_text() -> None:
     assert evaluate("field", tx, of=("extra_risk",)) == 2.0
     assert isinstance(evaluate("field", tx, of=("extra_risk",)), float)
     assert evaluate("field", tx, of=("extra_unsent",)) is None
+
+
+@pytest.mark.parametrize("column", ["nothing", "amount_minor or __import__('os').getpid()"])
+def test_a_contract_cannot_bring_a_program(column: str) -> None:
+    with pytest.raises(ContractError, match="column of a row expression is"):
+        evaluate("field", transaction(), of=(column,))
+
+
+def test_the_name_of_an_extra_input_is_only_looked_up() -> None:
+    assert evaluate("category", transaction(), of=("extra_x') or ('y",)) is None
 
 
 def test_home_distance_needs_all_four_coordinates() -> None:
