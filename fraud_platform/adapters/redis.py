@@ -43,7 +43,7 @@ from fraud_platform.features.plan import EntityPlan
 from fraud_platform.features.state import NEVER
 from fraud_platform.schema import LabelEvent, Transaction
 
-FORMAT = "1"
+FORMAT = "2"
 READY = "ready"
 """The note of a store that was filled and may serve."""
 BATCH_EVENTS = 32
@@ -315,7 +315,7 @@ class RedisStore:
         self,
         transaction: Transaction,
         visits: Sequence[Visit],
-        replies: Sequence[bytes],
+        replies: Sequence[Any],
         *,
         has_arrived: bool,
         session_seen: Any = None,
@@ -324,7 +324,7 @@ class RedisStore:
             name: RedisKeySession(plan, self.codecs[plan.number], name, reply, has_arrived)
             for (plan, name, _), reply in zip(visits, replies, strict=True)
         }
-        return self.engine.observe(RedisSession(keys, session_seen), transaction), keys
+        return self.engine.observe(RedisSession(keys.values(), session_seen), transaction), keys
 
     def _repeated(
         self, talk: Talk, transaction: Transaction, data: bytes, latest: dict[bytes, RedisKeySession]
@@ -402,7 +402,8 @@ class RedisStore:
     def _outcome(self, keys: Iterable[RedisKeySession]) -> list[Command]:
         """What came out, to be written where nobody else was faster."""
         saved = [key for key in keys if key.saved is not None]
-        due = [plain("ZADD", self.names.due, key.due, key.name) for key in saved if key.due is not None]
+        moments = [part for key in saved if key.due is not None for part in (key.due, key.name)]
+        due = [plain("ZADD", self.names.due, *moments)] if moments else []
         together = [saved] if not self.link.is_cluster and saved else [[key] for key in saved]
         return due + [
             self.script.command(
@@ -462,12 +463,17 @@ class RedisStore:
             seen = [self.names.seen(name) for name in names]
             if kind == "vectors":
                 talk.call(self.dated("known", hour, names))
-                forgotten = [self.script.command([name], "strip_vector") for name in seen]
+                forgotten = [self.script.command(each, "strip_vectors") for each in self._grouped(seen)]
             else:
-                forgotten = [plain("DEL", name) for name in seen]
+                forgotten = [plain("DEL", *each) for each in self._grouped(seen)]
             deque(_a_few_at_once(talk, forgotten), maxlen=0)
             swept += len(names)
         return swept
+
+    def _grouped(self, names: Sequence[bytes]) -> list[list[bytes]]:
+        """Redis keys that one command may name: a few of one server, each alone on a cluster."""
+        size = 1 if self.link.is_cluster else SWEEP_AT_ONCE
+        return [list(names[start : start + size]) for start in range(0, len(names), size)]
 
     def _claim(self) -> None:
         wanted = {"format": FORMAT, "contract": self.contract.hash}

@@ -15,6 +15,7 @@ from hashlib import sha1
 from types import TracebackType
 from typing import Any
 
+from hiredis import pack_command
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection, Connection, parse_url
 from redis.crc import key_slot
@@ -76,18 +77,6 @@ def plain(name: str, key: bytes, *arguments: bytes | str | int) -> Command:
     return Command(key, (name, key, *arguments))
 
 
-def packed(commands: Iterable[Sequence[Any]]) -> bytes:
-    """Commands as they go over the wire: most arguments are bytes already, and redis-py takes longer."""
-    parts: list[bytes] = []
-    for arguments in commands:
-        parts.append(b"*%d" % len(arguments))
-        for argument in arguments:
-            data = argument if argument.__class__ is bytes else str(argument).encode()
-            parts += (b"$%d" % len(data), data)
-    parts.append(b"")
-    return b"\r\n".join(parts)
-
-
 class Line:
     """One connection and the commands whose replies are still to come."""
 
@@ -96,7 +85,9 @@ class Line:
         self.owed: deque[Command] = deque()
 
     def send(self, commands: Iterable[Sequence[Any]]) -> None:
-        self.connection.send_packed_command([packed(commands)], check_health=False)
+        self.connection.send_packed_command(
+            [b"".join([pack_command(tuple(each)) for each in commands])], check_health=False
+        )
 
     def read(self) -> Any:
         """A reply; an error that the server answers with is returned, not raised."""

@@ -26,14 +26,13 @@ from fraud_platform.adapters.redis_session import (
     KNOWN_ONLY,
     claimed,
     head,
+    moment_line,
     pack_vector,
     waiting_names,
 )
 from fraud_platform.adapters.store_bytes import TOKEN_BYTES, decode_state, decode_vector, encode
 from fraud_platform.errors import StoreError
-from fraud_platform.features.engine import Engine
-from fraud_platform.features.plan import EntityPlan
-from fraud_platform.features.state import NEVER, Entry, State
+from fraud_platform.features.state import State
 from fraud_platform.schema import LabelEvent, Transaction
 
 CLUSTER = "redis+cluster://"
@@ -71,13 +70,13 @@ def _keys(source: LmdbStore, target: RedisStore, txn: lmdb.Transaction) -> Itera
         rest = ((name[_NAME_BYTES + 1 :], data) for name, data in lines)
         if kind == _STATE:
             for _, data in rest:
-                yield from _snapshot(target, plan, entity, decode_state(data))
+                yield _snapshot(target, entity, decode_state(data))
         elif kind == _COUNTER:
             yield from _in_parts("HSET", counters, rest)
         elif kind == _TRANSACTION:
             logged = ((_moment(name), name[8:] + data) for name, data in rest)
             if plan.has_moments_only:
-                logged = ((moment, _line(target, plan, moment)) for moment, _ in logged)
+                logged = ((moment, moment_line(target.codecs[plan.number], moment)) for moment, _ in logged)
             yield from _in_parts("ZADD", transactions, logged)
         elif kind == _REPORT:
             yield from _in_parts("ZADD", reports, ((_moment(name), name[8:]) for name, _ in rest))
@@ -85,30 +84,9 @@ def _keys(source: LmdbStore, target: RedisStore, txn: lmdb.Transaction) -> Itera
         yield plain("ZADD", target.names.due, _moment(bytes(name)), bytes(name)[8:])
 
 
-def _snapshot(target: RedisStore, plan: EntityPlan, entity: bytes, state: State) -> Iterator[Command]:
-    """A State; with the moments that LMDB leaves out of its log for as long as the State knows them."""
-    snapshot, _, transactions, _, _ = target.names.entity(entity)
-    moments = _own_moments(state) if plan.has_moments_only else []
-    if moments and not state.is_due:
-        state.is_due = True
-        yield plain("ZADD", target.names.due, Engine.due_at(plan, state), entity)
-    yield from _in_parts("ZADD", transactions, ((each, _line(target, plan, each)) for each in moments))
-    yield plain("HSET", snapshot, "v", 1, "h", head(state), "w", waiting_names(state), "s", encode(state))
-
-
-def _own_moments(state: State) -> list[int]:
-    """The last two moments, as far as a log still holds them; what is older is noted as trimmed."""
-    known = [moment for moment in (state.before_last, state.last) if moment != NEVER]
-    for moment in known:
-        if moment < state.log_from:
-            state.forget(moment, None)
-    return [moment for moment in known if moment >= state.log_from]
-
-
-def _line(target: RedisStore, plan: EntityPlan, moment: int) -> bytes:
-    """The line of a log of moments alone, named by its moment: LMDB names it by no transaction, and what has
-    one name is one line to Redis."""
-    return _MOMENT.pack(moment).rjust(TOKEN_BYTES, b"\0") + target.codecs[plan.number].pack(Entry(moment))
+def _snapshot(target: RedisStore, entity: bytes, state: State) -> Command:
+    snapshot = target.names.entity(entity)[0]
+    return plain("HSET", snapshot, "v", 1, "h", head(state), "w", waiting_names(state), "s", encode(state))
 
 
 def _in_parts(command: str, name: bytes, pairs: Iterable[tuple[bytes | int, bytes]]) -> Iterator[Command]:

@@ -6,20 +6,20 @@
 --   s  hash: v version, h head (doubles, as HEAD), w names of the counters of entries that wait, s the State;
 --      the State after the first `version` arrivals
 --   p  list of the arrivals since then: T moment entry | R known_at | W known_at of a report that is withdrawn
---   t  zset of transactions: moment -> transaction 16, amount 8, place 16 (where the plan has one), values 16 each
+--   t  zset of transactions: moment -> transaction 16, amount 8, place 16 (where the plan has one), values 16 each; where
+--      the plan's log is one of moments alone, those that the State has left: they come with the outcome
 --   r  zset of reports: known_at -> transaction 16
 --   d  hash of counters as of the snapshot: column byte, value 16 -> times in each window
 -- What is known of a transaction is one string: c (claimed), v or l (answered, late) or k (known only), when it was reported
 -- (double, -1: never), length of the record (2), the record, the vector.
 
+-- Moments are whole numbers, so what lies before one ends 1 before it.
 local NEVER, FAR = -1, 2 ^ 62
 local HEAD = 10
 local NO_TOKEN = string.rep('\0', 16)
 local pack, unpack_bytes, sub = struct.pack, struct.unpack, string.sub
 local min, max = math.min, math.max
 
-local function from(moment) return string.format('%.0f', moment) end
-local function below(moment) return string.format('(%.0f', moment) end
 
 local function head(plan, at)
   local found = redis.call('HMGET', KEYS[at], 'v', 'h', 'w', 's')
@@ -75,7 +75,7 @@ local function expiring(into, name, key, widths, oldest, lowest, moment)
     if lower < bound then
       local upper = key.moment
       if bound < upper then
-        local first = redis.call('ZRANGEBYSCORE', name, from(bound), below(upper), 'WITHSCORES', 'LIMIT', 0, 1)
+        local first = redis.call('ZRANGEBYSCORE', name, bound, upper - 1, 'WITHSCORES', 'LIMIT', 0, 1)
         if first[2] then upper = tonumber(first[2]) + 1 end
       end
       interval(into, lower, upper)
@@ -95,13 +95,13 @@ local function has_place(entry) local x = unpack_bytes('<d', entry, 25) return x
 local function behind(into, plan, name, key, moment)
   local is_plain = #key.pending == 0
   if not (is_plain and min(key.last, key.before_last) < moment) then
-    local last = redis.call('ZREVRANGEBYSCORE', name, below(moment), '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    local last = redis.call('ZREVRANGEBYSCORE', name, moment - 1, '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
     interval(into, last[2] and tonumber(last[2]) or 0, moment)
   end
   if not plan.place or (is_plain and min(key.place, key.place_before) < moment) then return end
   local offset, found, lower = 0, nil, 0
   while lower == 0 do
-    local page = redis.call('ZREVRANGEBYSCORE', name, below(moment), '-inf', 'WITHSCORES', 'LIMIT', offset, 32)
+    local page = redis.call('ZREVRANGEBYSCORE', name, moment - 1, '-inf', 'WITHSCORES', 'LIMIT', offset, 32)
     for i = 1, #page, 2 do
       local score = tonumber(page[i + 1])
       if found and score < found then lower = score break end
@@ -113,64 +113,62 @@ local function behind(into, plan, name, key, moment)
   interval(into, lower, moment)
 end
 
--- The entries of the last `last` moments in [lower, upper), and the moment of each: whole moments, the latest first.
+-- A page, latest first, that begins with the entries of the last `last` moments in [lower, upper), and their number:
+-- whole moments.
 local function latest(name, lower, upper, last)
-  local found, at, offset, moments, before = {}, {}, 0, 0, nil
-  if upper <= 0 then return found, at end
+  local page, moments, before, i = {}, 0, nil, 2
+  if upper <= 0 then return page, 0 end
+  lower, upper = max(lower, 0), upper - 1
   while true do
-    local page = redis.call('ZREVRANGEBYSCORE', name, below(upper), from(max(lower, 0)), 'WITHSCORES',
-      'LIMIT', offset, last)
-    for i = 1, #page, 2 do
-      if page[i + 1] ~= before then
-        moments, before = moments + 1, page[i + 1]
-        if moments > last then return found, at end
+    local more = redis.call('ZREVRANGEBYSCORE', name, upper, lower, 'WITHSCORES', 'LIMIT', #page / 2, last + 1)
+    if #page == 0 then page = more else for _, part in ipairs(more) do page[#page + 1] = part end end
+    while i <= #page do
+      if page[i] ~= before then
+        if moments == last then return page, i / 2 - 1 end
+        moments, before = moments + 1, page[i]
       end
-      found[#found + 1], at[#at + 1] = page[i], page[i + 1]
+      i = i + 2
     end
-    if #page < 2 * last then return found, at end
-    offset = offset + last
+    if #more < 2 * last + 2 then return page, #page / 2 end
   end
 end
 
--- When each of the entries' transactions was reported, false where it was not.
-local function reports_of(name, entries)
+-- When each of a page's first entries was reported, false where it was not.
+local function reports_of(name, page, number)
   local found = {}
-  for i = 1, #entries, 1000 do
+  for i = 0, number - 1, 1000 do
     local ids = {}
-    for j = i, min(i + 999, #entries) do ids[#ids + 1] = sub(entries[j], 1, 16) end
-    for j, known_at in ipairs(redis.call('ZMSCORE', name, unpack(ids))) do found[i + j - 1] = known_at end
+    for j = i, min(i + 999, number - 1) do ids[#ids + 1] = sub(page[2 * j + 1], 1, 16) end
+    for j, known_at in ipairs(redis.call('ZMSCORE', name, unpack(ids))) do found[i + j] = known_at end
   end
   return found
 end
 
--- What a Lookback is made of: amounts; moment, report and amount of each transaction; the outermost reports.
+-- What a Lookback is made of: a page and how much of it counts, for amounts and for outcomes; when these were reported;
+-- the outermost reports.
 local function looked_back(plan, at, key, moment)
-  local amounts, outcomes, oldest, newest = {}, {}, NEVER, NEVER
+  local amounts, amounts_count, outcomes, outcomes_count, reported = {}, 0, {}, 0, {}
+  local oldest, newest = NEVER, NEVER
   local span = plan.amounts
   if span then
     local upper = moment - span.offset
-    for i, entry in ipairs(latest(KEYS[at + 2], upper - span.width, upper, span.last)) do
-      amounts[i] = sub(entry, 17, 24)
-    end
+    amounts, amounts_count = latest(KEYS[at + 2], upper - span.width, upper, span.last)
   end
   span = plan.outcomes
   if span then
     local upper = moment - span.offset
-    local lines, moments = latest(KEYS[at + 2], upper - span.width, upper, span.last)
-    local reported = key.last_report == NEVER and {} or reports_of(KEYS[at + 3], lines)
-    for i, entry in ipairs(lines) do
-      outcomes[i] = pack('<dd', tonumber(moments[i]), tonumber(reported[i] or NEVER)) .. sub(entry, 17, 24)
-    end
+    outcomes, outcomes_count = latest(KEYS[at + 2], upper - span.width, upper, span.last)
+    if key.last_report ~= NEVER then reported = reports_of(KEYS[at + 3], outcomes, outcomes_count) end
   end
   if plan.outer_reports > 0 and key.last_report ~= NEVER then
-    local lower, name = from(max(moment - plan.outer_reports, 0)), KEYS[at + 3]
-    local page = redis.call('ZREVRANGEBYSCORE', name, below(moment), lower, 'WITHSCORES', 'LIMIT', 0, 1)
+    local lower, name = max(moment - plan.outer_reports, 0), KEYS[at + 3]
+    local page = redis.call('ZREVRANGEBYSCORE', name, moment - 1, lower, 'WITHSCORES', 'LIMIT', 0, 1)
     if page[2] then
       newest = tonumber(page[2])
-      oldest = tonumber(redis.call('ZRANGEBYSCORE', name, lower, below(moment), 'WITHSCORES', 'LIMIT', 0, 1)[2])
+      oldest = tonumber(redis.call('ZRANGEBYSCORE', name, lower, moment - 1, 'WITHSCORES', 'LIMIT', 0, 1)[2])
     end
   end
-  return table.concat(amounts), table.concat(outcomes), oldest, newest
+  return amounts, amounts_count, outcomes, outcomes_count, reported, oldest, newest
 end
 
 local function merged(intervals)
@@ -183,20 +181,14 @@ local function merged(intervals)
   return whole
 end
 
-local function flat(into, page)
-  for i = 1, #page, 2 do
-    into[#into + 1] = pack('<d', tonumber(page[i + 1]))
-    into[#into + 1] = page[i]
-  end
-end
-
+-- Bounds of what is whole, and a page of entries and moments for each.
 local function fetched(name, intervals)
-  local cover, entries = {}, {}
-  for _, each in ipairs(merged(intervals)) do
-    cover[#cover + 1] = pack('<dd', each[1], each[2])
-    flat(entries, redis.call('ZRANGEBYSCORE', name, from(each[1]), below(each[2]), 'WITHSCORES'))
+  local cover, pages = {}, {}
+  for i, each in ipairs(merged(intervals)) do
+    cover[2 * i - 1], cover[2 * i] = each[1], each[2]
+    pages[i] = redis.call('ZRANGEBYSCORE', name, each[1], each[2] - 1, 'WITHSCORES')
   end
-  return table.concat(cover), entries
+  return cover, pages
 end
 
 local function name_values(plan, names, entry)
@@ -206,27 +198,27 @@ local function name_values(plan, names, entry)
   end
 end
 
-local function counters(plan, at, key, entries, own)
-  if plan.columns == 0 then return '' end
-  local names, list, out = {}, {}, {}
-  for i = 2, #entries, 2 do name_values(plan, names, entries[i]) end
+-- Names of the counters that the engine can ask for, and the times that each stands for.
+local function counters(plan, at, key, pages, own)
+  if plan.columns == 0 then return {}, {} end
+  local names, list, found = {}, {}, {}
+  for _, page in ipairs(pages) do
+    for i = 1, #page, 2 do name_values(plan, names, page[i]) end
+  end
   for _, arrival in ipairs(key.pending) do
     if sub(arrival, 1, 1) == 'T' then name_values(plan, names, sub(arrival, 10)) end
   end
   for i = 1, #key.waiting_names, 17 do names[sub(key.waiting_names, i, i + 16)] = true end
   if own ~= '' then name_values(plan, names, own) end
   for name in pairs(names) do list[#list + 1] = name end
-  local nothing = string.rep('\0', 4 * #plan.windows)
   for i = 1, #list, 1000 do
-    local found = redis.call('HMGET', KEYS[at + 4], unpack(list, i, min(i + 999, #list)))
-    for j, times in ipairs(found) do
-      out[#out + 1] = list[i + j - 1]
-      out[#out + 1] = times or nothing
-    end
+    local times = redis.call('HMGET', KEYS[at + 4], unpack(list, i, min(i + 999, #list)))
+    for j = 1, #times do found[i + j - 1] = times[j] end
   end
-  return table.concat(out)
+  return list, found
 end
 
+-- In the order that RedisKeySession reads: the server turns tables into bytes faster than a script does.
 local function answer(plan, at, key, moment, is_late, trim_upper, own)
   local t, r = {}, {}
   if moment ~= NEVER then
@@ -241,22 +233,19 @@ local function answer(plan, at, key, moment, is_late, trim_upper, own)
     end
     if is_late then behind(t, plan, KEYS[at + 2], key, moment) end
   end
-  local cover, entries, cover_r, reports, old, old_reports = '', {}, '', {}, {}, {}
-  if plan.log and #t > 0 then cover, entries = fetched(KEYS[at + 2], t) end
-  if #r > 0 then cover_r, reports = fetched(KEYS[at + 3], r) end
+  local cover, pages, cover_r, pages_r, old, old_reports = {}, {}, {}, {}, {}, {}
+  if plan.log and #t > 0 then cover, pages = fetched(KEYS[at + 2], t) end
+  if #r > 0 then cover_r, pages_r = fetched(KEYS[at + 3], r) end
   if trim_upper ~= NEVER then
-    flat(old, redis.call('ZRANGEBYSCORE', KEYS[at + 2], '-inf', below(trim_upper), 'WITHSCORES', 'LIMIT', 0, TRIM))
-    flat(old_reports, redis.call('ZRANGEBYSCORE', KEYS[at + 3], '-inf', below(trim_upper), 'WITHSCORES'))
+    old = redis.call('ZRANGEBYSCORE', KEYS[at + 2], '-inf', trim_upper - 1, 'WITHSCORES', 'LIMIT', 0, TRIM)
+    old_reports = redis.call('ZRANGEBYSCORE', KEYS[at + 3], '-inf', trim_upper - 1, 'WITHSCORES')
   end
-  local amounts, outcomes, oldest, newest = '', '', NEVER, NEVER
-  if moment ~= NEVER and own ~= '' then amounts, outcomes, oldest, newest = looked_back(plan, at, key, moment) end
-  local parts = {key.state, table.concat(key.pending), cover, table.concat(entries), cover_r, table.concat(reports),
-    counters(plan, at, key, entries, own), table.concat(old), table.concat(old_reports), amounts, outcomes}
-  local lengths = {}
-  for i, part in ipairs(parts) do lengths[i] = #part end
-  return pack('<ddddd' .. string.rep('I4', #parts), key.version, #key.pending, trim_upper, oldest, newest,
-    unpack(lengths))
-    .. table.concat(parts)
+  local names, times = counters(plan, at, key, pages, own)
+  local out = {key.version, trim_upper, key.state, key.pending, cover, pages, cover_r, pages_r, names, times, old, old_reports}
+  if moment ~= NEVER and own ~= '' then
+    for _, part in ipairs({looked_back(plan, at, key, moment)}) do out[#out + 1] = part end
+  end
+  return out
 end
 
 local function is_there(plan, at, key, moment, entry)
@@ -264,7 +253,8 @@ local function is_there(plan, at, key, moment, entry)
   for _, arrival in ipairs(key.pending) do
     if sub(arrival, 1, 1) == 'T' and sub(arrival, 10, 25) == id then return true end
   end
-  for _, other in ipairs(redis.call('ZRANGEBYSCORE', KEYS[at + 2], from(moment), from(moment))) do
+  if plan.moments then return false end -- its log has no names; a moment that comes twice changes nothing
+  for _, other in ipairs(redis.call('ZRANGEBYSCORE', KEYS[at + 2], moment, moment)) do
     if sub(other, 1, 16) == id then return true end
   end
   return false
@@ -272,7 +262,7 @@ end
 
 local function append(plan, at, moment, entry)
   redis.call('RPUSH', KEYS[at + 1], 'T' .. pack('<d', moment) .. entry)
-  if plan.log then redis.call('ZADD', KEYS[at + 2], from(moment), entry) end
+  if plan.log and not plan.moments then redis.call('ZADD', KEYS[at + 2], moment, entry) end
 end
 
 -- mode, moment, record, (plan, entry)*: record is '' or claims the transaction that KEYS[1] stands for. Modes:
@@ -330,7 +320,8 @@ local function visit()
   return answer(plan, 1, key, moment, false, upper, '')
 end
 
--- (version, arrivals taken in, head, names that wait, State, n, n * (counter, times or ''), n, entries, n, reports)*
+-- (version, arrivals taken in, head, names that wait, State, n, n * (counter, times or ''), n, n * (moment, entry) to
+-- log, n, entries, n, reports)*
 local function settle()
   local i, settled = 2, 0
   for at = 1, #KEYS, 5 do
@@ -338,7 +329,7 @@ local function settle()
     local current = redis.call('HGET', KEYS[at], 'v') or '0'
     local is_mine = current == version
     if is_mine then
-      redis.call('HSET', KEYS[at], 'v', from(tonumber(version) + taken), 'h', ARGV[i + 2], 'w', ARGV[i + 3],
+      redis.call('HSET', KEYS[at], 'v', tonumber(version) + taken, 'h', ARGV[i + 2], 'w', ARGV[i + 3],
         's', ARGV[i + 4])
       if taken > 0 then redis.call('LTRIM', KEYS[at + 1], taken, -1) end
       settled = settled + 1
@@ -352,6 +343,11 @@ local function settle()
       end
       i = i + 2
     end
+    n = tonumber(ARGV[i])
+    for j = i + 1, i + 2 * n, 2 do
+      if is_mine then redis.call('ZADD', KEYS[at + 2], ARGV[j], ARGV[j + 1]) end
+    end
+    i = i + 2 * n + 1
     for place = at + 2, at + 3 do
       n = tonumber(ARGV[i])
       for j = i + 1, i + n do
@@ -368,7 +364,7 @@ local function report()
   local id, known_at = ARGV[2], tonumber(ARGV[3])
   local found = redis.call('ZSCORE', KEYS[4], id) or (ARGV[4] ~= '' and ARGV[4])
   if found and tonumber(found) <= known_at then return 0 end
-  redis.call('ZADD', KEYS[4], 'LT', from(known_at), id)
+  redis.call('ZADD', KEYS[4], 'LT', known_at, id)
   if found then redis.call('RPUSH', KEYS[2], 'W' .. pack('<d', tonumber(found))) end
   redis.call('RPUSH', KEYS[2], 'R' .. pack('<d', known_at))
   return 1
@@ -397,13 +393,16 @@ local function keep_vector()
   return ARGV[4] and answered or 1
 end
 
--- Whether it was answered late stays known: k or m.
-local function strip_vector()
-  local seen = redis.call('GET', KEYS[1])
-  if not seen then return 1 end
-  local state = sub(seen, 1, 1)
-  local known = (state == 'l' or state == 'm') and 'm' or 'k'
-  redis.call('SET', KEYS[1], known .. sub(seen, 2, 11 + unpack_bytes('<I2', seen, 10)))
+-- Whether they were answered late stays known: k or m.
+local function strip_vectors()
+  for _, name in ipairs(KEYS) do
+    local seen = redis.call('GET', name)
+    if seen then
+      local state = sub(seen, 1, 1)
+      local known = (state == 'l' or state == 'm') and 'm' or 'k'
+      redis.call('SET', name, known .. sub(seen, 2, 11 + unpack_bytes('<I2', seen, 10)))
+    end
+  end
   return 1
 end
 
@@ -418,11 +417,11 @@ end
 
 -- moment, limit, again: names that are due, put off so that a sweep that dies leaves them to the next one.
 local function due()
-  local found = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', below(tonumber(ARGV[2])), 'LIMIT', 0, tonumber(ARGV[3]))
+  local found = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', tonumber(ARGV[2]) - 1, 'LIMIT', 0, tonumber(ARGV[3]))
   for _, name in ipairs(found) do redis.call('ZADD', KEYS[1], ARGV[4], name) end
   return found
 end
 
 local ACTIONS = {visit = visit, settle = settle, report = report, claim = claim, unclaim = unclaim,
-  keep_vector = keep_vector, strip_vector = strip_vector, mark_reported = mark_reported, due = due}
+  keep_vector = keep_vector, strip_vectors = strip_vectors, mark_reported = mark_reported, due = due}
 return (ACTIONS[ARGV[1]] or arrive)()

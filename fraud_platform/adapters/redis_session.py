@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from math import copysign
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -50,13 +50,13 @@ EVERYTHING = [(0, 1 << 62)]
 ANSWERED = (b"v", b"l")
 """What is known of a transaction whose vector was told: in order, late."""
 KNOWN_ONLY = (b"k", b"m")
-"""The same of one whose vector is not stored any more, or never was (redis_script.lua: strip_vector)."""
+"""The same of one whose vector is not stored any more, or never was (redis_script.lua: strip_vectors)."""
 
-_REPLY = struct.Struct("<ddddd11I")
 _MOMENT = struct.Struct("<d")
-_SPAN = struct.Struct("<dd")
-_OUTCOME = struct.Struct("<ddq")
+_NAME = struct.Struct(">QQ")
+_AMOUNT = struct.Struct("<q")
 _KNOWN = struct.Struct("<cdH")
+_ARRIVAL_BYTES = 1 + _MOMENT.size + TOKEN_BYTES
 _EXACT = 1 << 53
 
 
@@ -70,7 +70,8 @@ def script(engine: Engine) -> Script:
 
 def _shape(plan: EntityPlan) -> str:
     return (
-        f"{{log = {_lua(plan.has_log)}, place = {_lua(plan.has_place)}, "
+        f"{{log = {_lua(plan.has_log)}, moments = {_lua(plan.has_moments_only)}, "
+        f"place = {_lua(plan.has_place)}, "
         f"columns = {len(plan.distinct_columns)}, values = {TOKEN_BYTES + 8 + 16 * plan.has_place + 1}, "
         f"reach = {plan.reach}, stride = {plan.stride}, "
         f"windows = {{{', '.join(map(str, plan.windows))}}}, "
@@ -177,10 +178,15 @@ def unpack_vector(data: bytes) -> Vector:
 class Fetched:
     """Entries of one stream in order of moment, whole within `spans`; a scan outside of them is a bug."""
 
-    def __init__(self, spans: Sequence[tuple[int, int]], entries: Sequence[Entry]) -> None:
+    def __init__(self, spans: Sequence[tuple[int, int]], entries: list[Entry]) -> None:
         self._spans = spans
         self._entries = entries
         self._moments = [entry.moment for entry in entries]
+
+    def add(self, entry: Entry) -> None:
+        place = bisect_left(self._moments, entry.moment)
+        self._entries.insert(place, entry)
+        self._moments.insert(place, entry.moment)
 
     def scan(self, lower: int, upper: int) -> Iterator[Entry]:
         lower = max(lower, 0)
@@ -204,47 +210,38 @@ class Fetched:
 class RedisKeySession:
     """One entity's key: its State with everything that had arrived, and what one round trip has fetched.
 
-    The arrival itself is in Redis already, so `append` has nothing to do.
+    The arrival itself is in Redis already, so `append` notes only what a log of moments alone is told later.
     """
 
     def __init__(
-        self, plan: EntityPlan, codec: EntryCodec, name: bytes, reply: bytes, has_arrived: bool
+        self, plan: EntityPlan, codec: EntryCodec, name: bytes, reply: Sequence[Any], has_arrived: bool
     ) -> None:
         self.plan = plan
         self.name = name
         self._codec = codec
-        version, pending, trim_upper, oldest_report, newest_report, *lengths = _REPLY.unpack_from(reply)
-        self.version = int(version)
-        self.taken = int(pending) + has_arrived
-        self._trim_upper = int(trim_upper)
-        self._outer_reports = int(oldest_report), int(newest_report)
-        parts, start = [], _REPLY.size
-        for length in lengths:
-            parts.append(reply[start : start + length])
-            start += length
         (
+            self.version,
+            self._trim_upper,
             self._state,
             self._pending,
             spans,
-            entries,
+            pages,
             report_spans,
-            reports,
+            report_pages,
             counters,
+            times,
             self._old,
             self._old_reports,
-            self._amounts,
-            self._outcomes,
-        ) = parts
-        known = _spans(spans) if plan.has_log else EVERYTHING
-        self._transactions = Fetched(known, self._entries(entries) if entries else ())
-        moments = [Entry(moment) for moment, _ in self._lines(reports, 0)] if reports else ()
+            *self._back,
+        ) = reply
+        self.taken = len(self._pending) + has_arrived
+        entries = [entry for page in pages for entry in self._entries(page)] if pages else []
+        moments = [Entry(int(moment)) for page in report_pages for moment in page[1::2]]
+        self._transactions = Fetched(_spans(spans) if plan.has_log else EVERYTHING, entries)
         self._reports = Fetched(_spans(report_spans), moments)
-        width = 4 * len(plan.windows)
-        self._stored = {
-            counters[at : at + 17]: counters[at + 17 : at + 17 + width]
-            for at in range(0, len(counters), 17 + width)
-        }
+        self._stored: dict[bytes, bytes | None] = dict(zip(counters, times, strict=True))
         self._times: dict[bytes, list[int]] = {}
+        self._left: list[int] = []
         self._trimmed: list[bytes] = []
         self._trimmed_reports: list[bytes] = []
         self.saved: State | None = None
@@ -258,9 +255,10 @@ class RedisKeySession:
         return state
 
     def save(self, state: State) -> None:
-        is_logged = self.plan.has_moments_only and state.last >= state.log_from
-        if is_logged and not state.is_due:  # the script logs moments that the State knows, too
+        if self._left and not state.is_due:  # an arrival that was taken in may have left them
             Engine.schedule(self.plan, self, state)
+        if state.is_due and self.due is None:  # moved with each event, so that a sweep meets only idle keys
+            self.due = Engine.due_at(self.plan, state)
         self.saved = state
 
     def scan(self, is_report: bool, lower: int, upper: int) -> Iterator[Entry]:
@@ -278,19 +276,32 @@ class RedisKeySession:
         return self._transactions.scan_back(upper)
 
     def amounts(self, lower: int, upper: int, last: int) -> Sequence[int]:
-        return struct.unpack(f"<{len(self._amounts) // 8}q", self._amounts)
+        page, count = self._back[:2]
+        return [_AMOUNT.unpack_from(line, TOKEN_BYTES)[0] for line in page[: 2 * count : 2]]
 
     def outcomes(self, now: int, lower: int, upper: int, last: int, has_reports: bool) -> Outcomes:
-        lines = _OUTCOME.iter_unpack(self._outcomes)
+        page, count, reported = self._back[2:5]
+        lines, moments = page[: 2 * count : 2], page[1 : 2 * count : 2]
+        known = reported or [None] * count
         return Outcomes.by(
-            now, [Outcome(int(moment), int(known_at), amount) for moment, known_at, amount in lines]
+            now,
+            [
+                Outcome(
+                    int(moment),
+                    NEVER if known_at is None else int(known_at),
+                    _AMOUNT.unpack_from(line, TOKEN_BYTES)[0],
+                )
+                for line, moment, known_at in zip(lines, moments, known, strict=True)
+            ],
         )
 
     def outer_reports(self, lower: int, upper: int) -> tuple[int, int]:
-        return self._outer_reports
+        oldest, newest = self._back[5:]
+        return oldest, newest
 
     def append(self, transaction_id: str, entry: Entry) -> None:
-        pass
+        if self.plan.has_moments_only:
+            self._leave(entry.moment)
 
     def append_report(self, transaction_id: str, known_at: int) -> None:
         raise AssertionError("reports are taken down by the script: ReportSession")
@@ -301,13 +312,12 @@ class RedisKeySession:
     def trim(self, upper: int, limit: int) -> Sequence[Entry]:
         if upper != self._trim_upper or limit != TRIM_ENTRIES:
             raise AssertionError(f"trim before {upper}, fetched was what lies before {self._trim_upper}")
-        self._trimmed = [line for _, line in self._lines(self._old, self._codec.layout.size)]
+        self._trimmed = self._old[::2]
         return self._entries(self._old)
 
     def trim_reports(self, upper: int) -> int:
-        lines = list(self._lines(self._old_reports, 0))
-        self._trimmed_reports = [line for _, line in lines]
-        return lines[-1][0] if lines else NEVER
+        self._trimmed_reports = self._old_reports[::2]
+        return int(self._old_reports[-1]) if self._old_reports else NEVER
 
     def times(self, column: int, value: bytes) -> list[int]:
         name = bytes((column,)) + value
@@ -335,6 +345,9 @@ class RedisKeySession:
         arguments.append(len(self._times))
         for name, times in self._times.items():
             arguments += [name, self._codec.times.pack(*times) if any(times) else b""]
+        arguments.append(len(self._left))
+        for moment in self._left:
+            arguments += [moment, moment_line(self._codec, moment)]
         for trimmed in (self._trimmed, self._trimmed_reports):
             arguments.append(len(trimmed))
             arguments += trimmed
@@ -342,14 +355,13 @@ class RedisKeySession:
 
     def _take_in(self, state: State) -> None:
         """What has arrived since the snapshot; none of it has to come in order of time."""
-        pending, at, size = self._pending, 0, TOKEN_BYTES + self._codec.layout.size
-        while at < len(pending):
-            kind, moment = pending[at : at + 1], int(_MOMENT.unpack_from(pending, at + 1)[0])
-            at += 1 + _MOMENT.size
+        for arrival in self._pending:
+            kind, moment = arrival[:1], int(_MOMENT.unpack_from(arrival, 1)[0])
             if kind == b"T":
-                entry = self._codec.unpack(moment, pending[at + TOKEN_BYTES : at + size])
-                self.plan.take(state, entry, self)
-                at += size
+                entry = self._codec.unpack(moment, arrival[_ARRIVAL_BYTES:])
+                left = self.plan.take(state, entry, self)
+                if self.plan.has_moments_only and left != NEVER:
+                    self._leave(left)
             elif kind == b"R":
                 if moment < state.log_from:
                     state.trimmed_report = max(state.trimmed_report, moment)
@@ -357,21 +369,27 @@ class RedisKeySession:
             else:
                 self.plan.drop_report(state, moment)
 
-    def _entries(self, data: bytes) -> list[Entry]:
+    def _leave(self, moment: int) -> None:
+        """The State knows the moment no more: it goes into the log."""
+        self._left.append(moment)
+        self._transactions.add(Entry(moment))
+
+    def _entries(self, page: Sequence[bytes]) -> list[Entry]:
+        """Of a page: an entry's line, its moment, and so on."""
         unpack = self._codec.unpack
         return [
-            unpack(moment, line[TOKEN_BYTES:]) for moment, line in self._lines(data, self._codec.layout.size)
+            unpack(int(moment), line[TOKEN_BYTES:])
+            for line, moment in zip(page[::2], page[1::2], strict=True)
         ]
 
-    @staticmethod
-    def _lines(data: bytes, entry_bytes: int) -> Iterator[tuple[int, bytes]]:
-        size = _MOMENT.size + TOKEN_BYTES + entry_bytes
-        for at in range(0, len(data), size):
-            yield int(_MOMENT.unpack_from(data, at)[0]), data[at + _MOMENT.size : at + size]
+
+def moment_line(codec: EntryCodec, moment: int) -> bytes:
+    """The line of a log of moments alone, named by its moment: what has one name is one line to Redis."""
+    return _NAME.pack(0, moment) + codec.pack(Entry(moment))
 
 
-def _spans(data: bytes) -> list[tuple[int, int]]:
-    return [(int(lower), int(upper)) for lower, upper in _SPAN.iter_unpack(data)]
+def _spans(cover: Sequence[int]) -> list[tuple[int, int]]:
+    return list(zip(cover[::2], cover[1::2], strict=True)) if cover else []
 
 
 def head(state: State) -> bytes:
@@ -406,15 +424,15 @@ def waiting_names(state: State) -> bytes:
 class RedisSession:
     """What was fetched for one transaction."""
 
-    def __init__(self, keys: Mapping[bytes, RedisKeySession], seen: Seen | None = None) -> None:
-        self.keys = keys
+    def __init__(self, keys: Iterable[RedisKeySession], seen: Seen | None = None) -> None:
+        self._keys = {key.plan.number: key for key in keys}
         self._seen = seen
 
     def token(self, value: str) -> bytes:
         return token(value)
 
     def at(self, plan: EntityPlan, key: Key) -> RedisKeySession:
-        return self.keys[key_bytes(plan, key)]
+        return self._keys[plan.number]
 
     def due(self, moment: int) -> tuple[tuple[EntityPlan, RedisKeySession], ...]:
         """None: a sweep of its own looks after them, off the path of a decision."""

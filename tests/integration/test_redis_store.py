@@ -22,11 +22,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fraud_platform.adapters.lmdb import LmdbStore
-from fraud_platform.adapters.redis import SWEEP_AT_ONCE, SWEEP_KEYS, RedisStore
-from fraud_platform.adapters.redis_link import Limits
+from fraud_platform.adapters.redis import FORMAT, SWEEP_AT_ONCE, SWEEP_KEYS, RedisStore
+from fraud_platform.adapters.redis_link import Limits, plain
 from fraud_platform.adapters.redis_load import copy_store
 from fraud_platform.adapters.redis_session import claimed, pack_vector, unpack_vector
-from fraud_platform.adapters.store_bytes import SeenRecord, seen_keys, token
+from fraud_platform.adapters.store_bytes import SeenRecord, key_bytes, seen_keys, token
 from fraud_platform.errors import StoreError, TooLateError
 from fraud_platform.features.contract import load_contract
 from fraud_platform.features.engine import LATENESS_MS
@@ -219,7 +219,7 @@ def test_an_owner_that_is_slower_than_the_repeat_counts_nothing_twice(stores: St
         with store.link.talk() as talk:
             plans = [plan for plan, _, _ in visits[0]]
             for plan, (kind, *_) in zip(plans, talk.call(commands), strict=True):
-                assert (kind == b"there") == plan.has_log
+                assert (kind == b"there") == (plan.has_log and not plan.has_moments_only)
         oracle.observe(slow)
         last = transaction("last", NOW + 3 * HOUR, ip_id="i")
         require_equal(CONTRACT, store.observe(last).vector, oracle.observe(last))
@@ -372,7 +372,7 @@ def test_a_store_of_another_contract_is_refused_and_namespaces_are_apart(stores:
         with opened(address, namespace="other") as other:
             assert not other.seen("a")
             assert store.seen("a")
-        assert store.meta("format") == "1"
+        assert store.meta("format") == FORMAT
 
 
 @every_redis
@@ -514,6 +514,34 @@ def test_a_copy_knows_what_was_late_and_has_no_vector_any_more(
         copy_store(source, store)
         found = [store.observe(transaction(name, NOW)) for name in ("first", "late")]
         assert [(one.is_repeat, one.is_late) for one in found] == [(True, False), (True, True)]
+
+
+@every_redis
+def test_a_log_of_moments_alone_holds_what_the_state_has_left(stores: Stores, kind: str) -> None:
+    with stores.empty(kind) as address, opened(address) as store:
+        plan = next(plan for plan in store.engine.plans if plan.has_moments_only)
+        logged = []
+        for number in range(4):
+            event = transaction(f"t{number}", NOW + number)
+            key = plan.key(event)
+            assert key is not None
+            store.observe(event)
+            with store.link.talk() as talk:
+                log = store.names.entity(key_bytes(plan, key))[2]
+                logged.append(talk.call([plain("ZRANGE", log, 0, -1, "WITHSCORES")])[0][1::2])
+        assert logged == [[], [], [b"%d" % NOW], [b"%d" % NOW, b"%d" % (NOW + 1)]]
+
+
+@every_redis
+def test_a_sweep_meets_no_key_that_is_busy(stores: Stores, kind: str) -> None:
+    days = 80
+    with stores.empty(kind) as address, opened(address) as store:
+        assert days * DAY > 2 * store.engine.retention_ms
+        for day in range(days):
+            store.observe(transaction(f"t{day}", NOW + day * DAY))
+        with store.link.talk() as talk:
+            assert store._sweep_keys(talk, NOW + days * DAY, SWEEP_KEYS) == 0
+            assert store._sweep_keys(talk, NOW + days * DAY + store.engine.retention_ms * 2, SWEEP_KEYS) > 0
 
 
 @every_redis
