@@ -51,7 +51,7 @@ class Oracle:
 
     def learn(self, event: LabelEvent) -> None:
         moment = self.times.get(event.transaction_id)
-        if event.outcome == "fraud" and moment is not None:
+        if event.outcome == "fraud" and moment is not None and event.known_at >= moment:
             earlier = self.reported.get(event.transaction_id, event.known_at)
             first = min(earlier, event.known_at)
             if first - moment <= self.contract.report_horizon_ms:

@@ -59,8 +59,9 @@ def prepare(
     # The twin of staging/stg_fraud_reports.sql, over the live labels too.
     connection.execute(
         "create or replace temp table known_reports as select t.*, r.known_at from ("
-        "select transaction_id, min(known_at) as known_at from all_labels where outcome = 'fraud' "
-        "group by all) as r inner join known_transactions as t using (transaction_id) "
+        "select transaction_id, min(known_at) as known_at from all_labels inner join known_transactions "
+        "using (transaction_id) where outcome = 'fraud' and known_at >= event_time group by all) as r "
+        "inner join known_transactions as t using (transaction_id) "
         f"where r.known_at < {known_until} and r.known_at - t.event_time <= {contract.report_horizon_ms}"
     )
     return watermark

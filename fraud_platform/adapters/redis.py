@@ -436,8 +436,12 @@ class RedisStore:
             plan = self.engine.plan(name[0])
             key = RedisKeySession(plan, self.codecs[plan.number], name, reply, has_arrived=False)
             self.engine.settle(plan, key, moment)
-            if key.saved is None:
-                talk.call([plain("ZREM", self.names.due, name)])
+            if key.saved is None:  # there is nothing to forget: it is busy, or not there any more
+                gone, busy = (
+                    plain("ZREM", self.names.due, name),
+                    plain("ZADD", self.names.due, key.due or 0, name),
+                )
+                talk.call([gone if key.due is None else busy])
                 continue
             # Taken off before it is settled, so that a schedule that follows is not lost.
             commands = [] if key.due is not None else [plain("ZREM", self.names.due, name)]

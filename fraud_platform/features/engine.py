@@ -166,14 +166,15 @@ class Engine:
         """Counts the first fraud report of a transaction; False where the event changes no feature.
 
         A report that arrives later but was known earlier takes the place of the one that was counted. An
-        unknown transaction changes nothing: its label waits in the warehouse's quarantine.
+        unknown transaction changes nothing: its label waits in the warehouse's quarantine. Nor does a report
+        that claims to have been known before its transaction.
         """
         if event.outcome != "fraud":
             return False
         seen = session.seen(event.transaction_id)
         if seen is None or (seen.reported_at is not None and seen.reported_at <= event.known_at):
             return False
-        if event.known_at - seen.keys.event_time > self.contract.report_horizon_ms:
+        if not 0 <= event.known_at - seen.keys.event_time <= self.contract.report_horizon_ms:
             return False
         session.mark_reported(event.transaction_id, event.known_at)
         for plan in self.plans:
@@ -184,9 +185,13 @@ class Engine:
 
     def settle(self, plan: EntityPlan, log: KeySession, moment: int) -> None:
         """Forgets what no event needs that is less than LATENESS_MS older than `moment`: of an idle key the
-        whole log. A key that was busy in the meantime is looked after again when its time has come."""
+        whole log. A key that was busy in the meantime stays as it is, since its events trim it, and is looked
+        after again when its time has come."""
         state = log.state()
         if state is None:
+            return
+        if state.is_due and self.due_at(plan, state) > moment:
+            log.schedule(self.due_at(plan, state))
             return
         state.is_due = False
         settled = moment - LATENESS_MS

@@ -208,6 +208,29 @@ def test_an_earlier_report_that_arrives_later_takes_the_place_of_the_first(store
     assert named(store.observe(transaction("d", NOW + 8 * DAY + 1)).vector)["card_fraud_reports_7d"] == 0.0
 
 
+def test_a_report_that_claims_to_be_older_than_its_transaction_changes_nothing(store: LmdbStore) -> None:
+    """Its transaction would outlive it in the log."""
+    oracle = Oracle(CONTRACT)
+    for number, moment in enumerate((NOW, NOW + 39 * DAY)):
+        event = transaction(f"t{number}", moment)
+        require_equal(CONTRACT, store.observe(event).vector, oracle.observe(event))
+    early = report("t1", NOW + 32 * DAY)
+    oracle.learn(early)
+    assert not store.learn(early)
+    for number in (71, 72):
+        event = transaction(f"t{number}", NOW + number * DAY)
+        require_equal(CONTRACT, store.observe(event).vector, oracle.observe(event))
+
+
+def test_a_busy_key_is_looked_after_again_and_stays_as_it_is(store: LmdbStore) -> None:
+    """One place in the calendar for each key with a log, however busy it is."""
+    for number in range(80):
+        store.observe(transaction(f"t{number}", NOW + number * DAY))
+    with store.snapshot() as txn:
+        keys = [name[8:] for name, _ in txn.cursor(db=store.tables["due"])]
+    assert len(keys) == len(set(keys)) > 1
+
+
 def test_a_report_within_the_horizon_counts_a_day_later_too(store: LmdbStore) -> None:
     """Known on the horizon's last moment, delivered when the newest event is LATENESS_MS past that."""
     known_at = NOW + CONTRACT.report_horizon_ms

@@ -12,10 +12,11 @@ transactions as (
 
 first_known as (
 
-  select transaction_id, min(known_at) as known_at
+  select labels.transaction_id, min(labels.known_at) as known_at
   from labels
-  where outcome = 'fraud'
-  group by transaction_id
+  inner join transactions on labels.transaction_id = transactions.transaction_id
+  where labels.outcome = 'fraud' and labels.known_at >= transactions.event_time
+  group by labels.transaction_id
 
 ),
 
