@@ -223,12 +223,24 @@ def test_a_report_that_claims_to_be_older_than_its_transaction_changes_nothing(s
 
 
 def test_a_busy_key_is_looked_after_again_and_stays_as_it_is(store: LmdbStore) -> None:
-    """One place in the calendar for each key with a log, however busy it is."""
-    for number in range(80):
+    """One place in the calendar for each key with a log, however busy it is, and always ahead."""
+
+    def noted() -> dict[bytes, int]:
+        with store.snapshot() as txn:
+            lines = [
+                (name[8:], struct.unpack(">Q", name[:8])[0]) for name, _ in txn.cursor(db=store.tables["due"])
+            ]
+        assert len(dict(lines)) == len(lines)
+        return dict(lines)
+
+    days = 80
+    for number in range(days):
         store.observe(transaction(f"t{number}", NOW + number * DAY))
-    with store.snapshot() as txn:
-        keys = [name[8:] for name, _ in txn.cursor(db=store.tables["due"])]
-    assert len(keys) == len(set(keys)) > 1
+        if number == 3:
+            first = noted()
+    assert days * DAY > store.engine.retention_ms
+    assert noted().keys() == first.keys() != set()
+    assert min(noted().values()) >= NOW + (days - 1) * DAY
 
 
 def test_a_report_within_the_horizon_counts_a_day_later_too(store: LmdbStore) -> None:
