@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from fraud_platform.calibration import Calibrator
+from fraud_platform.features import plan
 from fraud_platform.features.contract import load_contract
 from fraud_platform.features.encoding import CategoryEncoder
 from fraud_platform.package import BundleParts, Reference, load_reasons_text
@@ -53,6 +54,15 @@ BAD_ROWS: dict[str, dict[str, str]] = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first, so that no process is left alone with it at the end."""
     items.sort(key=lambda item: PLAYED.index(item.path.name) if item.path.name in PLAYED else len(PLAYED))
+
+
+@pytest.fixture(scope="module", params=[2, plan.RECENT_MAX], ids=["log", "no_log"])
+def carried(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What is said of a store is said of keys whose State lets its log begin at once, and of those that need
+    none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "RECENT_MAX", request.param)
+        yield
 
 
 @pytest.fixture(scope="session")

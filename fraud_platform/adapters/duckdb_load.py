@@ -78,7 +78,9 @@ def states(
 ) -> Iterator[pa.RecordBatch]:
     """A row a key: key_high, key_low; first, last, before_last, trimmed_last; count_i, sum_i, high_i, low_i
     (of the squares), oldest_i of each window; reports_i, oldest_report_i, last_report, trimmed_report;
-    distinct_i of each slot; place, place_before, trimmed_place as structs t, a, b."""
+    distinct_i of each slot; place, place_before, trimmed_place as structs t, a, b; has_log, and where it has
+    none what the State carries along, as lists: moments, amounts, latitudes, longitudes, name_high, name_low,
+    value_i_high, value_i_low."""
     columns = ", ".join(plan.columns)
     whole_from = reaches_back_to(plan, watermark)
     lower = whole_from if plan.has_log else 0  # without a log of transactions none is asked for
@@ -104,6 +106,7 @@ def states(
         for i in range(len(plan.report_windows))
     )
     distincts = "".join(f", coalesce(distinct_{i}, 0) as distinct_{i}" for i in range(len(plan.distincts)))
+    _find_logged(connection, plan, watermark)
     return _answer(
         connection,
         f"""
@@ -127,21 +130,25 @@ def states(
             , max(known_at) filter (known_at < {whole_from}) as trimmed_report{reports}
           from known_reports where {plan.has_reports} and {present(plan)} group by all
         ),
-        distincts as ({_distincts(plan, watermark)})
-        select {_token(plan)}, first, last, coalesce(before_last, {NEVER}) as before_last, trimmed_last
+        distincts as ({_distincts(plan, watermark)}),
+        carried as ({_carried(plan, watermark)})
+        select {_token(plan)}, l.has_log is not null as has_log, carried.* exclude ({columns})
+          , first, last, coalesce(before_last, {NEVER}) as before_last, trimmed_last
           , place, place_before, trimmed_place, coalesce(last_report, {NEVER}) as last_report
           , coalesce(trimmed_report, {NEVER}) as trimmed_report
           {"".join(f", count_{i}, sum_{i}::bigint as sum_{i}, oldest_{i}" for i in range(len(plan.windows)))}
           {squares}{report_columns}{distincts}
         from facts inner join before using ({columns})
           left join reports using ({columns}) left join distincts using ({columns})
+          left join logged_keys as l using ({columns}) left join carried using ({columns})
         order by key_high, key_low
         """,
     )
 
 
 def log(connection: duckdb.DuckDBPyConnection, plan: EntityPlan, watermark: int) -> Iterator[pa.RecordBatch]:
-    """Entries of the transactions' log: key, event_time, transaction, amount_minor, place, value_i."""
+    """Entries of the transactions' log, of keys that have one (after `states` of the same plan): key,
+    event_time, transaction, amount_minor, place, value_i."""
     values = "".join(
         f", {column} is not null as has_{i}, {_halves(column, f'value_{i}')}"
         for i, column in enumerate(plan.distinct_columns)
@@ -149,7 +156,8 @@ def log(connection: duckdb.DuckDBPyConnection, plan: EntityPlan, watermark: int)
     return _answer(
         connection,
         f"select {_token(plan)}, event_time, {_halves('transaction_id', 'transaction')}, amount_minor, "
-        f"{_place(plan)} as place{values} from known_transactions "
+        f"{_place(plan)} as place{values} from known_transactions semi join logged_keys "
+        f"using ({', '.join(plan.columns)}) "
         f"where {present(plan)} and event_time >= {reaches_back_to(plan, watermark)} "
         "order by key_high, key_low, event_time",
     )
@@ -170,12 +178,14 @@ def reports(
 def counts(
     connection: duckdb.DuckDBPyConnection, plan: EntityPlan, column: int, watermark: int
 ) -> Iterator[pa.RecordBatch]:
-    """How often each value of a distinct column is in each window: key, value, times_i."""
+    """How often each value of a distinct column is in each window, of keys that have a log (after `states`
+    of the same plan): key, value, times_i."""
     return _answer(
         connection,
         f"select {_token(plan)}, {_halves('value', 'value')}, "
         f"{', '.join(f'times_{i}::integer as times_{i}' for i in range(len(plan.windows)))} "
-        f"from ({_times(plan, column, watermark)}) order by key_high, key_low",
+        f"from ({_times(plan, column, watermark)}) semi join logged_keys using ({', '.join(plan.columns)}) "
+        "order by key_high, key_low",
     )
 
 
@@ -203,8 +213,7 @@ def facts(connection: duckdb.DuckDBPyConnection, plan: EntityPlan, end: int) -> 
     """What a store's logs must hold of each key at the end of the timeline: key; transactions and their
     amounts, reports, since the moment that every log reaches back to; first and last moment of its past."""
     columns, lower = ", ".join(plan.columns), reaches_back_to(plan, end)
-    has_all = plan.has_log and not plan.has_moments_only
-    logged, reported = (f"event_time >= {lower}" if has_all else "false"), f"known_at >= {lower}"
+    logged, reported = f"event_time >= {lower}" if plan.has_log else "false", f"known_at >= {lower}"
     return _answer(
         connection,
         f"""
@@ -225,6 +234,36 @@ def facts(connection: duckdb.DuckDBPyConnection, plan: EntityPlan, end: int) -> 
 
 def present(plan: EntityPlan) -> str:
     return " and ".join(f"{column} is not null" for column in plan.columns)
+
+
+def _find_logged(connection: duckdb.DuckDBPyConnection, plan: EntityPlan, watermark: int) -> None:
+    """Makes the temporary table logged_keys: whose transactions are too many for a State."""
+    columns = ", ".join(plan.columns)
+    connection.execute(
+        f"create or replace temp table logged_keys as select {columns}, true as has_log "
+        f"from known_transactions where {plan.has_log} and {present(plan)} and event_time >= "
+        f"{reaches_back_to(plan, watermark)} group by all having count(*) > {plan.recent_max}"
+    )
+
+
+def _carried(plan: EntityPlan, watermark: int) -> str:
+    """The transactions that States carry along, by key."""
+    keys = ", ".join(plan.columns)
+    columns = {"moments": "event_time", "amounts": "amount_minor"}
+    if plan.has_place:
+        is_known = "latitude is not null and longitude is not null"
+        for name in ("latitude", "longitude"):
+            columns[f"{name}s"] = f"case when {is_known} then {name} end"
+    lists = [f"list({value} order by event_time) as {name}" for name, value in columns.items()]
+    tokens = {"name": "transaction_id"} | {f"value_{i}": each for i, each in enumerate(plan.distinct_columns)}
+    for name in tokens:
+        lists += [f"list({name}_{half} order by event_time) as {name}_{half}" for half in ("high", "low")]
+    halves = ", ".join(_halves(text, name) for name, text in tokens.items())
+    return (
+        f"select {keys}, {', '.join(lists)} from (select *, {halves} from known_transactions "
+        f"anti join logged_keys using ({keys}) where {plan.has_log} and {present(plan)} "
+        f"and event_time >= {reaches_back_to(plan, watermark)}) group by all"
+    )
 
 
 def _times(plan: EntityPlan, column: int, watermark: int) -> str:

@@ -36,7 +36,7 @@ from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.engine import Engine, Observation
 from fraud_platform.schema import LabelEvent, Transaction
 
-FORMAT = b"4"
+FORMAT = b"5"
 MOVED, IN_FLIGHT, FIRST_CHANGE = b"moved", b"in_flight:", b"first_change"
 STEP_BYTES, STEP_BYTES_MAX = 16 << 20, 1 << 30
 BATCH_EVENTS = 1000

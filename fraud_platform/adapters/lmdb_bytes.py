@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from fraud_platform.features.plan import EntityPlan
-from fraud_platform.features.state import State
+from fraud_platform.features.recent import TOKEN_BYTES, Recent
+from fraud_platform.features.state import TOTALS, State
 
 Array = np.ndarray
 Pairs = Iterator[tuple[bytes, bytes]]
 Integers = Array | list[Array] | int
 
-_NIL, _FALSE, _TRUE, _INT64, _DOUBLE = 0xC0, 0xC2, 0xC3, 0xD3, 0xCB
+_NIL, _FALSE, _TRUE, _BIN16, _DOUBLE, _INT64, _ARRAY16 = 0xC0, 0xC2, 0xC3, 0xC5, 0xCB, 0xD3, 0xDC
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,22 @@ class Places:
     moment: Array
     latitude: Array
     longitude: Array
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What States carry along. has_log (n,): nothing, since a log has it; lengths (n,): how many
+    transactions; then the m of all States one after the other: moments and amounts int64 (m,), latitudes and
+    longitudes float64 (m,), names, and values of each distinct column."""
+
+    has_log: Array
+    lengths: Array
+    moments: Array
+    amounts: Array
+    latitudes: Array
+    longitudes: Array
+    names: Tokens
+    values: Sequence[Tokens]
 
 
 class Record:
@@ -125,19 +142,25 @@ def state_rows(
     keys: Tokens,
     integers: Mapping[str, Integers],
     places: Mapping[str, Places],
+    carried: Carried,
     is_due: bool,
 ) -> Pairs:
-    """States by field name: integers (n,), or one array for each window; places where a field holds one."""
-    patterns = sum((p.is_known.astype(np.int64) << bit for bit, p in enumerate(places.values())), 0)
-    patterns = np.broadcast_to(patterns, keys.high.shape)
+    """States by field name: integers (n,), or one array for each window; places where a field holds one. Only
+    a State whose transactions are in a log has totals of them."""
+    patterns = np.where(carried.has_log, -1, carried.lengths)
+    for place in places.values():
+        patterns = 2 * patterns + place.is_known
+    starts = np.cumsum(carried.lengths) - carried.lengths
     for pattern in np.unique(patterns):
         rows = np.flatnonzero(patterns == pattern)
-        record = Record(len(rows)).add("u1", 0xDC).add(">u2", len(State.__struct_fields__))
+        record = Record(len(rows)).add("u1", _ARRAY16).add(">u2", len(State.__struct_fields__))
         for field in State.__struct_fields__:
             if field == "is_due":
                 record.add("u1", _TRUE if is_due else _FALSE)
-            elif field == "waiting":
-                record.add("u1", 0x90)
+            elif field == "recent":
+                _add_recent(record, plan, carried, rows, starts[rows])
+            elif field == "waiting" or (field in TOTALS and not carried.has_log[rows[0]]):
+                record.add("u1", _ARRAY16).add(">u2", 0)
             elif field in places:
                 _add_place(record, places[field], rows)
             else:
@@ -148,11 +171,39 @@ def state_rows(
 
 def _add_integers(record: Record, value: Integers, rows: Array) -> None:
     if isinstance(value, list):
-        record.add("u1", 0xDC).add(">u2", len(value))
+        record.add("u1", _ARRAY16).add(">u2", len(value))
         for one in value:
             record.add("u1", _INT64).add(">i8", one[rows])
     else:
         record.add("u1", _INT64).add(">i8", value[rows] if isinstance(value, np.ndarray) else value)
+
+
+def _add_recent(record: Record, plan: EntityPlan, carried: Carried, rows: Array, starts: Array) -> None:
+    """All rows of one pattern: either none carries its transactions along, or each as many as the others."""
+    if carried.has_log[rows[0]] or not plan.has_log:
+        record.add("u1", _NIL)
+        return
+    each = [starts + place for place in range(carried.lengths[rows[0]])]
+    record.add("u1", _ARRAY16).add(">u2", len(Recent.__struct_fields__))
+    for numbers in (carried.moments, carried.amounts):
+        record.add("u1", _ARRAY16).add(">u2", len(each))
+        for at in each:
+            record.add("u1", _INT64).add(">i8", numbers[at])
+    _add_tokens(record, carried.names, each)
+    placed = each if plan.has_place else []
+    record.add("u1", _ARRAY16).add(">u2", 2 * len(placed))
+    for at in placed:
+        record.add("u1", _DOUBLE).add(">f8", carried.latitudes[at])
+        record.add("u1", _DOUBLE).add(">f8", carried.longitudes[at])
+    record.add("u1", _ARRAY16).add(">u2", len(carried.values))
+    for values in carried.values:
+        _add_tokens(record, values, each)
+
+
+def _add_tokens(record: Record, tokens: Tokens, each: Sequence[Array]) -> None:
+    record.add("u1", _BIN16).add(">u2", TOKEN_BYTES * len(each))
+    for at in each:
+        record.token(tokens[at])
 
 
 def _add_place(record: Record, places: Places, rows: Array) -> None:

@@ -17,12 +17,13 @@ import duckdb
 import lmdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fraud_platform.adapters import duckdb_load as source
 from fraud_platform.adapters import lmdb_bytes as as_bytes
 from fraud_platform.adapters.duckdb import Warehouse
 from fraud_platform.adapters.lmdb import LmdbStore, finish_move, fresh_store, put_in_place
-from fraud_platform.adapters.lmdb_bytes import Integers, Pairs, Places, Tokens
+from fraud_platform.adapters.lmdb_bytes import Carried, Integers, Pairs, Places, Tokens
 from fraud_platform.adapters.store_bytes import SeenRecord, encode
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.engine import LATENESS_MS
@@ -140,7 +141,31 @@ def _state_rows(plan: EntityPlan, batch: pa.RecordBatch, watermark: int) -> Pair
     names = ("first", "last", "before_last", "last_report", "trimmed_last", "trimmed_report")
     integers |= {name: _numbers(batch, name) for name in names}
     places = {name: _places(batch, name) for name in ("place", "place_before", "trimmed_place")}
-    return as_bytes.state_rows(plan, _tokens(batch, "key"), integers, places, is_due=is_logged)
+    carried = _carried(plan, batch)
+    return as_bytes.state_rows(plan, _tokens(batch, "key"), integers, places, carried, is_due=is_logged)
+
+
+def _carried(plan: EntityPlan, batch: pa.RecordBatch) -> Carried:
+    def together(name: str) -> np.ndarray:
+        values = batch.column(name).flatten()
+        nothing = np.nan if pa.types.is_floating(values.type) else 0
+        return values.fill_null(nothing).to_numpy(zero_copy_only=False)
+
+    def tokens(name: str) -> Tokens:
+        return Tokens(together(f"{name}_high"), together(f"{name}_low"))
+
+    lengths = pc.list_value_length(batch.column("moments")).fill_null(0).to_numpy(zero_copy_only=False)
+    nowhere = np.empty(0)
+    return Carried(
+        has_log=_flags(batch, "has_log"),
+        lengths=lengths.astype(np.int64),
+        moments=together("moments"),
+        amounts=together("amounts"),
+        latitudes=together("latitudes") if plan.has_place else nowhere,
+        longitudes=together("longitudes") if plan.has_place else nowhere,
+        names=tokens("name"),
+        values=[tokens(f"value_{i}") for i in range(len(plan.distinct_columns))],
+    )
 
 
 def _due_rows(plan: EntityPlan, batch: pa.RecordBatch) -> Pairs:

@@ -4,8 +4,9 @@ Belongs here: keys, records and one write transaction. Does not belong here: ope
 an event means (features/engine.py).
 
 Six tables. `keys`: all of one entity's key lies side by side, so that an event changes few pages:
-(plan, key), then 0 -> State; 1, column, value -> times in each window; 2 or 3 (the stream), moment,
-transaction -> entry of the log; 4, transaction -> when it was reported, where the plan looks at outcomes.
+(plan, key), then 0 -> State, which carries the transactions of most keys along; 3, moment, transaction -> a
+report; 4, transaction -> when it was reported, where the plan looks at outcomes. Of keys with a log also 1,
+column, value -> times in each window; 2, moment, transaction -> entry of the log.
 `seen`: transaction -> its keys. `vectors` and `known`: event_time, transaction -> its vector for as long as a
 repeat gets it, then nothing; both are cleaned up by time. `due`: moment, (plan, key) -> nothing, the keys to
 look after. `meta`: name -> text. Ids are tokenised by 128 bits of SHA-256, so that any length fits.
@@ -34,7 +35,8 @@ from fraud_platform.adapters.store_bytes import (
 from fraud_platform.features.engine import Engine, Key, Seen, Vector
 from fraud_platform.features.lookback import Outcome, Outcomes
 from fraud_platform.features.plan import EntityPlan
-from fraud_platform.features.state import FAR, NEVER, Entry, State
+from fraud_platform.features.recent import Entry
+from fraud_platform.features.state import FAR, NEVER, State
 from fraud_platform.schema import Transaction
 
 TABLES = ("meta", "keys", "seen", "vectors", "known", "due")
@@ -145,19 +147,21 @@ class LmdbKeySession:
     def outcomes(self, now: int, lower: int, upper: int, last: int, has_reports: bool) -> Outcomes:
         lines = self._last(lower, upper, last)
         start = len(self._prefix) + 1
-        end, beginning = start + _MOMENT.size, reported_key(self._prefix, b"")
-        reported = {}
-        if has_reports:
-            reported = dict(self._cursor.getmulti([beginning + name[end:] for name, _ in lines]))
+        end = start + _MOMENT.size
+        reported = self.reported([name[end:] for name, _ in lines]) if has_reports and lines else {}
         if lines and not reported:  # as it is nearly always
             return Outcomes(len(lines), good=_MOMENT.unpack_from(lines[0][0], start)[0])
         found = []
         for name, data in lines:
-            known_at = reported.get(beginning + name[end:])
-            reported_at = NEVER if known_at is None else _MOMENT.unpack(known_at)[0]
             moment = _MOMENT.unpack_from(name, start)[0]
-            found.append(Outcome(moment, reported_at, _AMOUNT.unpack_from(data)[0]))
+            found.append(Outcome(moment, reported.get(name[end:], NEVER), _AMOUNT.unpack_from(data)[0]))
         return Outcomes.by(now, found)
+
+    def reported(self, names: Sequence[bytes]) -> dict[bytes, int]:
+        beginning = reported_key(self._prefix, b"")
+        found = self._cursor.getmulti([beginning + name for name in names])
+        start = len(beginning)
+        return {name[start:]: _MOMENT.unpack(known_at)[0] for name, known_at in found}
 
     def outer_reports(self, lower: int, upper: int) -> tuple[int, int]:
         start = len(self._prefix) + 1
@@ -196,9 +200,8 @@ class LmdbKeySession:
             return iter(())
         return takewhile(lambda line: line[0] >= beginning, self._cursor.iterprev())
 
-    def append(self, transaction_id: str, entry: Entry) -> None:
-        name = log_key(self._prefix, False, entry.moment, token(transaction_id))
-        self._point.put(name, self._codec.pack(entry))
+    def append(self, name: bytes, entry: Entry) -> None:
+        self._point.put(log_key(self._prefix, False, entry.moment, name), self._codec.pack(entry))
 
     def append_report(self, transaction_id: str, known_at: int) -> None:
         name = token(transaction_id)

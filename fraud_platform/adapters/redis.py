@@ -43,7 +43,7 @@ from fraud_platform.features.plan import EntityPlan
 from fraud_platform.features.state import NEVER
 from fraud_platform.schema import LabelEvent, Transaction
 
-FORMAT = "2"
+FORMAT = "3"
 READY = "ready"
 """The note of a store that was filled and may serve."""
 BATCH_EVENTS = 32
@@ -403,16 +403,16 @@ class RedisStore:
         """What came out, to be written where nobody else was faster."""
         saved = [key for key in keys if key.saved is not None]
         moments = [part for key in saved if key.due is not None for part in (key.due, key.name)]
-        due = [plain("ZADD", self.names.due, *moments)] if moments else []
+        commands = [plain("ZADD", self.names.due, *moments)] if moments else []
         together = [saved] if not self.link.is_cluster and saved else [[key] for key in saved]
-        return due + [
-            self.script.command(
-                [name for key in group for name in self.names.entity(key.name)],
-                "settle",
-                *(argument for key in group for argument in key.outcome()),
-            )
-            for group in together
-        ]
+        for group in together:
+            names: list[bytes] = []
+            arguments: list[bytes | int] = []
+            for key in group:
+                names += self.names.entity(key.name)
+                arguments += key.outcome()
+            commands.append(self.script.command(names, "settle", *arguments))
+        return commands
 
     # What is forgotten
 

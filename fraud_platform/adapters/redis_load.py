@@ -25,13 +25,12 @@ from fraud_platform.adapters.redis_session import (
     ANSWERED,
     KNOWN_ONLY,
     claimed,
-    head,
-    moment_line,
     pack_vector,
-    waiting_names,
+    snapshot,
 )
-from fraud_platform.adapters.store_bytes import TOKEN_BYTES, decode_state, decode_vector, encode
+from fraud_platform.adapters.store_bytes import TOKEN_BYTES, decode_state, decode_vector
 from fraud_platform.errors import StoreError
+from fraud_platform.features.plan import EntityPlan
 from fraud_platform.features.state import State
 from fraud_platform.schema import LabelEvent, Transaction
 
@@ -70,13 +69,11 @@ def _keys(source: LmdbStore, target: RedisStore, txn: lmdb.Transaction) -> Itera
         rest = ((name[_NAME_BYTES + 1 :], data) for name, data in lines)
         if kind == _STATE:
             for _, data in rest:
-                yield _snapshot(target, entity, decode_state(data))
+                yield _snapshot(target, plan, entity, decode_state(data))
         elif kind == _COUNTER:
             yield from _in_parts("HSET", counters, rest)
         elif kind == _TRANSACTION:
             logged = ((_moment(name), name[8:] + data) for name, data in rest)
-            if plan.has_moments_only:
-                logged = ((moment, moment_line(target.codecs[plan.number], moment)) for moment, _ in logged)
             yield from _in_parts("ZADD", transactions, logged)
         elif kind == _REPORT:
             yield from _in_parts("ZADD", reports, ((_moment(name), name[8:]) for name, _ in rest))
@@ -84,9 +81,11 @@ def _keys(source: LmdbStore, target: RedisStore, txn: lmdb.Transaction) -> Itera
         yield plain("ZADD", target.names.due, _moment(bytes(name)), bytes(name)[8:])
 
 
-def _snapshot(target: RedisStore, entity: bytes, state: State) -> Command:
-    snapshot = target.names.entity(entity)[0]
-    return plain("HSET", snapshot, "v", 1, "h", head(state), "w", waiting_names(state), "s", encode(state))
+def _snapshot(target: RedisStore, plan: EntityPlan, entity: bytes, state: State) -> Command:
+    head, waiting, names, data = snapshot(plan, state)
+    return plain(
+        "HSET", target.names.entity(entity)[0], "v", 1, "h", head, "w", waiting, "n", names, "s", data
+    )
 
 
 def _in_parts(command: str, name: bytes, pairs: Iterable[tuple[bytes | int, bytes]]) -> Iterator[Command]:

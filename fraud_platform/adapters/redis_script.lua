@@ -3,27 +3,27 @@
 --
 -- Put in front (redis_session.py): LATENESS, TRIM, WAITING_MAX, and PLANS: of each plan the shape of its log, its windows.
 -- An entity's key is five Redis keys in one slot:
---   s  hash: v version, h head (doubles, as HEAD), w names of the counters of entries that wait, s the State;
---      the State after the first `version` arrivals
+--   s  hash: v version, h head (doubles, as HEAD), w names of the counters of entries that wait, n names of the
+--      transactions that the State carries along, s the State; all after the first `version` arrivals
 --   p  list of the arrivals since then: T moment entry | R known_at | W known_at of a report that is withdrawn
---   t  zset of transactions: moment -> transaction 16, amount 8, place 16 (where the plan has one), values 16 each; where
---      the plan's log is one of moments alone, those that the State has left: they come with the outcome
+--   t  zset of transactions: moment -> transaction 16, amount 8, place 16 (where the plan has one), values 16 each; arrivals
+--      too; empty as long as the State carries all of them along
 --   r  zset of reports: known_at -> transaction 16
---   d  hash of counters as of the snapshot: column byte, value 16 -> times in each window
+--   d  hash of counters as of the snapshot, where there is a log: column byte, value 16 -> times in each window
 -- What is known of a transaction is one string: c (claimed), v or l (answered, late) or k (known only), when it was reported
 -- (double, -1: never), length of the record (2), the record, the vector.
 
 -- Moments are whole numbers, so what lies before one ends 1 before it.
 local NEVER, FAR = -1, 2 ^ 62
-local HEAD = 10
+local HEAD = 11
 local NO_TOKEN = string.rep('\0', 16)
 local pack, unpack_bytes, sub = struct.pack, struct.unpack, string.sub
 local min, max = math.min, math.max
 
 
 local function head(plan, at)
-  local found = redis.call('HMGET', KEYS[at], 'v', 'h', 'w', 's')
-  local key = {version = 0, state = '', waiting_names = '', moment = 0, last = NEVER, before_last = NEVER,
+  local found = redis.call('HMGET', KEYS[at], 'v', 'h', 'w', 'n', 's')
+  local key = {version = 0, has_log = false, state = '', waiting_names = '', names = '', moment = 0, last = NEVER, before_last = NEVER,
     last_report = NEVER, place = NEVER, place_before = NEVER, waiting = 0, log_from = 0, first = FAR,
     trimmed = NEVER, oldest = {}, oldest_report = {}}
   local windows, reports = #plan.windows, #plan.reports
@@ -33,10 +33,10 @@ local function head(plan, at)
     return key
   end
   local n = {unpack_bytes('<' .. string.rep('d', HEAD + windows + reports), found[2])}
-  key.version, key.state, key.waiting_names = tonumber(found[1]), found[4], found[3]
+  key.version, key.waiting_names, key.names, key.state = tonumber(found[1]), found[3], found[4], found[5]
   key.moment, key.last, key.before_last, key.last_report = n[1], n[2], n[3], n[4]
-  key.place, key.place_before, key.waiting, key.log_from = n[5], n[6], n[7], n[8]
-  key.first, key.trimmed = n[9] == NEVER and FAR or n[9], n[10]
+  key.place, key.place_before, key.waiting, key.has_log, key.log_from = n[5], n[6], n[7], plan.log and n[8] == 1, n[9]
+  key.first, key.trimmed = n[10] == NEVER and FAR or n[10], n[11]
   for w = 1, windows do key.oldest[w] = n[HEAD + w] end
   for w = 1, reports do key.oldest_report[w] = n[HEAD + windows + w] end
   return key
@@ -133,32 +133,46 @@ local function latest(name, lower, upper, last)
   end
 end
 
--- When each of a page's first entries was reported, false where it was not.
-local function reports_of(name, page, number)
+-- Which of the transactions were reported, and when.
+local function reports_of(name, ids)
   local found = {}
-  for i = 0, number - 1, 1000 do
-    local ids = {}
-    for j = i, min(i + 999, number - 1) do ids[#ids + 1] = sub(page[2 * j + 1], 1, 16) end
-    for j, known_at in ipairs(redis.call('ZMSCORE', name, unpack(ids))) do found[i + j] = known_at end
+  for i = 1, #ids, 1000 do
+    local last = min(i + 999, #ids)
+    for j, known_at in ipairs(redis.call('ZMSCORE', name, unpack(ids, i, last))) do
+      if known_at then
+        found[#found + 1] = ids[i + j - 1]
+        found[#found + 1] = known_at
+      end
+    end
   end
   return found
 end
 
--- What a Lookback is made of: a page and how much of it counts, for amounts and for outcomes; when these were reported;
--- the outermost reports.
+-- What a Lookback is made of: a page and how much of it counts, for amounts and for outcomes; which of all that it can
+-- be about were reported; the outermost reports.
 local function looked_back(plan, at, key, moment)
   local amounts, amounts_count, outcomes, outcomes_count, reported = {}, 0, {}, 0, {}
   local oldest, newest = NEVER, NEVER
-  local span = plan.amounts
+  local span = key.has_log and plan.amounts
   if span then
     local upper = moment - span.offset
     amounts, amounts_count = latest(KEYS[at + 2], upper - span.width, upper, span.last)
   end
-  span = plan.outcomes
+  span = key.has_log and plan.outcomes
   if span then
     local upper = moment - span.offset
     outcomes, outcomes_count = latest(KEYS[at + 2], upper - span.width, upper, span.last)
-    if key.last_report ~= NEVER then reported = reports_of(KEYS[at + 3], outcomes, outcomes_count) end
+  end
+  if plan.outcomes and key.last_report ~= NEVER then
+    local ids = {}
+    for i = 1, 2 * outcomes_count, 2 do ids[#ids + 1] = sub(outcomes[i], 1, 16) end
+    if not key.has_log then
+      for i = 1, #key.names, 16 do ids[#ids + 1] = sub(key.names, i, i + 15) end
+      for _, arrival in ipairs(key.pending) do
+        if sub(arrival, 1, 1) == 'T' then ids[#ids + 1] = sub(arrival, 10, 25) end
+      end
+    end
+    reported = reports_of(KEYS[at + 3], ids)
   end
   if plan.outer_reports > 0 and key.last_report ~= NEVER then
     local lower, name = max(moment - plan.outer_reports, 0), KEYS[at + 3]
@@ -200,7 +214,7 @@ end
 
 -- Names of the counters that the engine can ask for, and the times that each stands for.
 local function counters(plan, at, key, pages, own)
-  if plan.columns == 0 then return {}, {} end
+  if plan.columns == 0 or not key.has_log then return {}, {} end
   local names, list, found = {}, {}, {}
   for _, page in ipairs(pages) do
     for i = 1, #page, 2 do name_values(plan, names, page[i]) end
@@ -223,25 +237,30 @@ local function answer(plan, at, key, moment, is_late, trim_upper, own)
   local t, r = {}, {}
   if moment ~= NEVER then
     if moment >= key.moment then
-      expiring(t, KEYS[at + 2], key, plan.windows, key.oldest, key.lowest, moment)
+      if key.has_log then
+        expiring(t, KEYS[at + 2], key, plan.windows, key.oldest, key.lowest, moment)
+        if key.waiting < 0 or key.waiting + key.taken > WAITING_MAX then interval(t, key.moment, moment) end
+      end
       expiring(r, KEYS[at + 3], key, plan.reports, key.oldest_report, key.lowest_report, moment)
-      if key.waiting < 0 or key.waiting + key.taken > WAITING_MAX then interval(t, key.moment, moment) end
       if #plan.reports > 0 and key.last_report >= key.moment then interval(r, key.moment, moment) end
     else
-      rewound(t, key, plan.windows, moment)
+      if key.has_log then rewound(t, key, plan.windows, moment) end
       rewound(r, key, plan.reports, moment)
     end
-    if is_late then behind(t, plan, KEYS[at + 2], key, moment) end
+    if is_late and key.has_log then behind(t, plan, KEYS[at + 2], key, moment) end
   end
   local cover, pages, cover_r, pages_r, old, old_reports = {}, {}, {}, {}, {}, {}
-  if plan.log and #t > 0 then cover, pages = fetched(KEYS[at + 2], t) end
+  if #t > 0 then cover, pages = fetched(KEYS[at + 2], t) end
   if #r > 0 then cover_r, pages_r = fetched(KEYS[at + 3], r) end
   if trim_upper ~= NEVER then
-    old = redis.call('ZRANGEBYSCORE', KEYS[at + 2], '-inf', trim_upper - 1, 'WITHSCORES', 'LIMIT', 0, TRIM)
+    if key.has_log then
+      old = redis.call('ZRANGEBYSCORE', KEYS[at + 2], '-inf', trim_upper - 1, 'WITHSCORES', 'LIMIT', 0, TRIM)
+    end
     old_reports = redis.call('ZRANGEBYSCORE', KEYS[at + 3], '-inf', trim_upper - 1, 'WITHSCORES')
   end
   local names, times = counters(plan, at, key, pages, own)
-  local out = {key.version, trim_upper, key.state, key.pending, cover, pages, cover_r, pages_r, names, times, old, old_reports}
+  local out = {key.version, key.has_log and 1 or 0, trim_upper, key.state, key.names, key.pending, cover, pages, cover_r,
+    pages_r, names, times, old, old_reports}
   if moment ~= NEVER and own ~= '' then
     for _, part in ipairs({looked_back(plan, at, key, moment)}) do out[#out + 1] = part end
   end
@@ -253,16 +272,19 @@ local function is_there(plan, at, key, moment, entry)
   for _, arrival in ipairs(key.pending) do
     if sub(arrival, 1, 1) == 'T' and sub(arrival, 10, 25) == id then return true end
   end
-  if plan.moments then return false end -- its log has no names; a moment that comes twice changes nothing
+  for i = 1, #key.names, 16 do
+    if sub(key.names, i, i + 15) == id then return true end
+  end
+  if not key.has_log then return false end
   for _, other in ipairs(redis.call('ZRANGEBYSCORE', KEYS[at + 2], moment, moment)) do
     if sub(other, 1, 16) == id then return true end
   end
   return false
 end
 
-local function append(plan, at, moment, entry)
+local function append(key, at, moment, entry)
   redis.call('RPUSH', KEYS[at + 1], 'T' .. pack('<d', moment) .. entry)
-  if plan.log and not plan.moments then redis.call('ZADD', KEYS[at + 2], moment, entry) end
+  if key.has_log then redis.call('ZADD', KEYS[at + 2], moment, entry) end
 end
 
 -- mode, moment, record, (plan, entry)*: record is '' or claims the transaction that KEYS[1] stands for. Modes:
@@ -296,14 +318,14 @@ local function arrive()
   for _, visit in ipairs(visits) do
     local plan, key, is_late, entry, place = unpack(visit)
     if mode == 'repair' and moment >= key.log_from and not is_there(plan, place, key, moment, entry) then
-      append(plan, place, moment, entry)
+      append(key, place, moment, entry)
       key = look(plan, place)
     end
     local upper = moment - plan.reach - LATENESS
     local first = key.first == FAR and moment or key.first
     if is_late or not plan.log or upper - plan.stride <= max(key.log_from, first) then upper = NEVER end
     out[#out + 1] = answer(plan, place, key, moment, is_late, upper, entry)
-    if mode == 'event' then append(plan, place, moment, entry) end
+    if mode == 'event' then append(key, place, moment, entry) end
   end
   if record ~= '' then redis.call('SET', KEYS[1], record) end
   return out
@@ -320,8 +342,21 @@ local function visit()
   return answer(plan, 1, key, moment, false, upper, '')
 end
 
--- (version, arrivals taken in, head, names that wait, State, n, n * (counter, times or ''), n, n * (moment, entry) to
--- log, n, entries, n, reports)*
+-- What has arrived since goes where the key's transactions are from now on.
+local function move(at, has_log)
+  if not has_log then
+    redis.call('DEL', KEYS[at + 2], KEYS[at + 4])
+    return
+  end
+  for _, arrival in ipairs(redis.call('LRANGE', KEYS[at + 1], 0, -1)) do
+    if sub(arrival, 1, 1) == 'T' then
+      redis.call('ZADD', KEYS[at + 2], unpack_bytes('<d', arrival, 2), sub(arrival, 10))
+    end
+  end
+end
+
+-- (version, arrivals taken in, head, names that wait, names carried along, State, n, n * (counter, times or ''), n,
+-- n * (moment, entry) to log, n, entries, n, reports, 1 or 0 where a log begins or ends)*
 local function settle()
   local i, settled = 2, 0
   for at = 1, #KEYS, 5 do
@@ -330,12 +365,12 @@ local function settle()
     local is_mine = current == version
     if is_mine then
       redis.call('HSET', KEYS[at], 'v', tonumber(version) + taken, 'h', ARGV[i + 2], 'w', ARGV[i + 3],
-        's', ARGV[i + 4])
+        'n', ARGV[i + 4], 's', ARGV[i + 5])
       if taken > 0 then redis.call('LTRIM', KEYS[at + 1], taken, -1) end
       settled = settled + 1
     end
-    local n = tonumber(ARGV[i + 5])
-    i = i + 6
+    local n = tonumber(ARGV[i + 6])
+    i = i + 7
     for _ = 1, n do
       if is_mine then
         if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[at + 4], ARGV[i])
@@ -355,6 +390,8 @@ local function settle()
       end
       i = i + n + 1
     end
+    if is_mine and ARGV[i] ~= '' then move(at, ARGV[i] == '1') end
+    i = i + 1
   end
   return settled
 end

@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from importlib import resources
 from math import copysign
 from typing import Any, NamedTuple
@@ -43,7 +44,8 @@ from fraud_platform.features.engine import (
 )
 from fraud_platform.features.lookback import Outcome, Outcomes, Span
 from fraud_platform.features.plan import EntityPlan
-from fraud_platform.features.state import FAR, NEVER, WAITING_MAX, Entry, State
+from fraud_platform.features.recent import Entry
+from fraud_platform.features.state import FAR, NEVER, WAITING_MAX, State
 from fraud_platform.schema import Transaction
 
 EVERYTHING = [(0, 1 << 62)]
@@ -53,7 +55,6 @@ KNOWN_ONLY = (b"k", b"m")
 """The same of one whose vector is not stored any more, or never was (redis_script.lua: strip_vectors)."""
 
 _MOMENT = struct.Struct("<d")
-_NAME = struct.Struct(">QQ")
 _AMOUNT = struct.Struct("<q")
 _KNOWN = struct.Struct("<cdH")
 _ARRIVAL_BYTES = 1 + _MOMENT.size + TOKEN_BYTES
@@ -70,8 +71,7 @@ def script(engine: Engine) -> Script:
 
 def _shape(plan: EntityPlan) -> str:
     return (
-        f"{{log = {_lua(plan.has_log)}, moments = {_lua(plan.has_moments_only)}, "
-        f"place = {_lua(plan.has_place)}, "
+        f"{{log = {_lua(plan.has_log)}, place = {_lua(plan.has_place)}, "
         f"columns = {len(plan.distinct_columns)}, values = {TOKEN_BYTES + 8 + 16 * plan.has_place + 1}, "
         f"reach = {plan.reach}, stride = {plan.stride}, "
         f"windows = {{{', '.join(map(str, plan.windows))}}}, "
@@ -183,11 +183,6 @@ class Fetched:
         self._entries = entries
         self._moments = [entry.moment for entry in entries]
 
-    def add(self, entry: Entry) -> None:
-        place = bisect_left(self._moments, entry.moment)
-        self._entries.insert(place, entry)
-        self._moments.insert(place, entry.moment)
-
     def scan(self, lower: int, upper: int) -> Iterator[Entry]:
         lower = max(lower, 0)
         if lower >= upper:
@@ -210,7 +205,8 @@ class Fetched:
 class RedisKeySession:
     """One entity's key: its State with everything that had arrived, and what one round trip has fetched.
 
-    The arrival itself is in Redis already, so `append` notes only what a log of moments alone is told later.
+    Where the key has a log, the script has put the arrivals into it. Where it has none, `append` notes what
+    the first ones of it are.
     """
 
     def __init__(
@@ -221,27 +217,24 @@ class RedisKeySession:
         self._codec = codec
         (
             self.version,
+            self._has_log,
             self._trim_upper,
             self._state,
+            self._names,
             self._pending,
-            spans,
-            pages,
-            report_spans,
-            report_pages,
-            counters,
-            times,
+            self._spans,
+            self._pages,
+            self._report_spans,
+            self._report_pages,
+            self._counters,
+            self._counted,
             self._old,
             self._old_reports,
             *self._back,
         ) = reply
         self.taken = len(self._pending) + has_arrived
-        entries = [entry for page in pages for entry in self._entries(page)] if pages else []
-        moments = [Entry(int(moment)) for page in report_pages for moment in page[1::2]]
-        self._transactions = Fetched(_spans(spans) if plan.has_log else EVERYTHING, entries)
-        self._reports = Fetched(_spans(report_spans), moments)
-        self._stored: dict[bytes, bytes | None] = dict(zip(counters, times, strict=True))
         self._times: dict[bytes, list[int]] = {}
-        self._left: list[int] = []
+        self._logged: list[bytes | int] = []
         self._trimmed: list[bytes] = []
         self._trimmed_reports: list[bytes] = []
         self.saved: State | None = None
@@ -251,12 +244,12 @@ class RedisKeySession:
         if not self._state and not self._pending:
             return None
         state = decode_state(self._state) if self._state else self.plan.empty()
+        if state.recent is not None:
+            state.recent.names = self._names
         self._take_in(state)
         return state
 
     def save(self, state: State) -> None:
-        if self._left and not state.is_due:  # an arrival that was taken in may have left them
-            Engine.schedule(self.plan, self, state)
         if state.is_due and self.due is None:  # moved with each event, so that a sweep meets only idle keys
             self.due = Engine.due_at(self.plan, state)
         self.saved = state
@@ -275,33 +268,51 @@ class RedisKeySession:
     def scan_back(self, upper: int) -> Iterator[Entry]:
         return self._transactions.scan_back(upper)
 
+    @cached_property
+    def _transactions(self) -> Fetched:
+        entries = [entry for page in self._pages for entry in self._entries(page)]
+        return Fetched(_spans(self._spans) if self.plan.has_log else EVERYTHING, entries)
+
+    @cached_property
+    def _reports(self) -> Fetched:
+        moments = [Entry(int(moment)) for page in self._report_pages for moment in page[1::2]]
+        return Fetched(_spans(self._report_spans), moments)
+
+    @cached_property
+    def _stored(self) -> dict[bytes, bytes | None]:
+        return dict(zip(self._counters, self._counted, strict=True))
+
     def amounts(self, lower: int, upper: int, last: int) -> Sequence[int]:
         page, count = self._back[:2]
         return [_AMOUNT.unpack_from(line, TOKEN_BYTES)[0] for line in page[: 2 * count : 2]]
 
     def outcomes(self, now: int, lower: int, upper: int, last: int, has_reports: bool) -> Outcomes:
-        page, count, reported = self._back[2:5]
-        lines, moments = page[: 2 * count : 2], page[1 : 2 * count : 2]
-        known = reported or [None] * count
+        page, count = self._back[2:4]
+        reported = self.reported(())
         return Outcomes.by(
             now,
             [
                 Outcome(
                     int(moment),
-                    NEVER if known_at is None else int(known_at),
+                    reported.get(line[:TOKEN_BYTES], NEVER),
                     _AMOUNT.unpack_from(line, TOKEN_BYTES)[0],
                 )
-                for line, moment, known_at in zip(lines, moments, known, strict=True)
+                for line, moment in zip(page[: 2 * count : 2], page[1 : 2 * count : 2], strict=True)
             ],
         )
+
+    def reported(self, names: Sequence[bytes]) -> dict[bytes, int]:
+        """Of all transactions that can be asked for, whatever the names."""
+        found = self._back[4]
+        return {name: int(known_at) for name, known_at in zip(found[::2], found[1::2], strict=True)}
 
     def outer_reports(self, lower: int, upper: int) -> tuple[int, int]:
         oldest, newest = self._back[5:]
         return oldest, newest
 
-    def append(self, transaction_id: str, entry: Entry) -> None:
-        if self.plan.has_moments_only:
-            self._leave(entry.moment)
+    def append(self, name: bytes, entry: Entry) -> None:
+        if not self._has_log:
+            self._logged += (entry.moment, name + self._codec.pack(entry))
 
     def append_report(self, transaction_id: str, known_at: int) -> None:
         raise AssertionError("reports are taken down by the script: ReportSession")
@@ -323,7 +334,7 @@ class RedisKeySession:
         name = bytes((column,)) + value
         times = self._times.get(name)
         if times is None:
-            times = self._codec.unpack_times(self._stored[name])
+            times = self._codec.unpack_times(self._stored[name] if self._has_log else None)
             self._times[name] = times
         return times
 
@@ -335,22 +346,16 @@ class RedisKeySession:
         state = self.saved
         if state is None:
             raise AssertionError("nothing was saved")
-        arguments: list[bytes | int] = [
-            self.version,
-            self.taken,
-            head(state),
-            waiting_names(state),
-            encode(state),
-        ]
+        arguments: list[bytes | int] = [self.version, self.taken, *snapshot(self.plan, state)]
         arguments.append(len(self._times))
         for name, times in self._times.items():
             arguments += [name, self._codec.times.pack(*times) if any(times) else b""]
-        arguments.append(len(self._left))
-        for moment in self._left:
-            arguments += [moment, moment_line(self._codec, moment)]
+        arguments += [len(self._logged) // 2, *self._logged]
         for trimmed in (self._trimmed, self._trimmed_reports):
             arguments.append(len(trimmed))
             arguments += trimmed
+        has_log = self.plan.has_log and state.recent is None
+        arguments.append(b"" if has_log == self._has_log else int(has_log))
         return arguments
 
     def _take_in(self, state: State) -> None:
@@ -359,20 +364,13 @@ class RedisKeySession:
             kind, moment = arrival[:1], int(_MOMENT.unpack_from(arrival, 1)[0])
             if kind == b"T":
                 entry = self._codec.unpack(moment, arrival[_ARRIVAL_BYTES:])
-                left = self.plan.take(state, entry, self)
-                if self.plan.has_moments_only and left != NEVER:
-                    self._leave(left)
+                self.plan.take(state, arrival[_ARRIVAL_BYTES - TOKEN_BYTES : _ARRIVAL_BYTES], entry, self)
             elif kind == b"R":
                 if moment < state.log_from:
                     state.trimmed_report = max(state.trimmed_report, moment)
                 self.plan.take_report(state, moment)
             else:
                 self.plan.drop_report(state, moment)
-
-    def _leave(self, moment: int) -> None:
-        """The State knows the moment no more: it goes into the log."""
-        self._left.append(moment)
-        self._transactions.add(Entry(moment))
 
     def _entries(self, page: Sequence[bytes]) -> list[Entry]:
         """Of a page: an entry's line, its moment, and so on."""
@@ -383,16 +381,22 @@ class RedisKeySession:
         ]
 
 
-def moment_line(codec: EntryCodec, moment: int) -> bytes:
-    """The line of a log of moments alone, named by its moment: what has one name is one line to Redis."""
-    return _NAME.pack(0, moment) + codec.pack(Entry(moment))
-
-
 def _spans(cover: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(cover[::2], cover[1::2], strict=True)) if cover else []
 
 
-def head(state: State) -> bytes:
+def snapshot(plan: EntityPlan, state: State) -> tuple[bytes, bytes, bytes, bytes]:
+    """h, w, n and s of redis_script.lua."""
+    recent = state.recent
+    if recent is None:
+        return _head(plan, state), _waiting_names(state), b"", encode(state)
+    names, recent.names = recent.names, b""  # the script looks for them, too
+    data = encode(state)
+    recent.names = names
+    return _head(plan, state), b"", names, data
+
+
+def _head(plan: EntityPlan, state: State) -> bytes:
     """The State's facts that decide what an event has to fetch: the order that redis_script.lua reads."""
     facts = (
         state.moment,
@@ -402,16 +406,17 @@ def head(state: State) -> bytes:
         NEVER if state.place is None else state.place[0],
         NEVER if state.place_before is None else state.place_before[0],
         NEVER if state.waiting is None else len(state.waiting),
+        state.recent is None,
         state.log_from,
         state.first,
         max(state.trimmed_last, state.trimmed_report),
-        *state.oldest,
+        *(state.oldest or [FAR] * len(plan.windows)),
         *state.oldest_report,
     )
     return struct.pack(f"<{len(facts)}d", *facts)
 
 
-def waiting_names(state: State) -> bytes:
+def _waiting_names(state: State) -> bytes:
     """Names of the counters that the waiting entries change when they enter the windows."""
     return b"".join(
         bytes((column,)) + value
@@ -482,8 +487,11 @@ class ReportKeySession:
     def outer_reports(self, lower: int, upper: int) -> tuple[int, int]:
         return NEVER, NEVER
 
-    def append(self, transaction_id: str, entry: Entry) -> None:
+    def append(self, name: bytes, entry: Entry) -> None:
         pass
+
+    def reported(self, names: Sequence[bytes]) -> dict[bytes, int]:
+        return {}
 
     def append_report(self, transaction_id: str, known_at: int) -> None:
         self.known_at = known_at

@@ -20,6 +20,7 @@ from fraud_platform.adapters.lmdb import LmdbStore, in_flight
 from fraud_platform.adapters.store_bytes import decode_state, token
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.plan import EntityPlan
+from fraud_platform.features.state import FAR
 from fraud_platform.schema import LabelEvent, Transaction
 
 SHOWN = 10
@@ -85,8 +86,8 @@ def _wanted(
 def _read(
     txn: lmdb.Transaction, store: LmdbStore, plan: EntityPlan, lower: int, found: dict[bytes, Fact]
 ) -> None:
-    """One pass over the keys of a plan: a State, then the entries of both logs."""
-    start, marks = bytes((plan.number,)), (3,) if plan.has_moments_only else (2, 3)
+    """One pass over the keys of a plan: a State and what it carries along, then the entries of both logs."""
+    start = bytes((plan.number,))
     cursor = txn.cursor(db=store.tables["keys"])
     if not cursor.set_range(start):
         return
@@ -96,8 +97,10 @@ def _read(
         prefix, mark = name[:17], name[17]
         if mark == 0:
             state = decode_state(data)
-            found[prefix] = (0, 0, 0, state.first, state.last)
-        elif mark in marks and _MOMENT.unpack_from(name, 18)[0] >= lower:
+            recent = state.recent or plan.no_transactions()
+            amounts = recent.amounts[recent.between(lower, FAR).start :]
+            found[prefix] = (len(amounts), sum(amounts), 0, state.first, state.last)
+        elif mark in (2, 3) and _MOMENT.unpack_from(name, 18)[0] >= lower:
             count, amount, reports, first, last = found[prefix]
             if mark == 2:
                 count, amount = count + 1, amount + _AMOUNT.unpack_from(data)[0]

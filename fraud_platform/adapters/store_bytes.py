@@ -15,11 +15,9 @@ import msgspec
 
 from fraud_platform.features.engine import Key, Vector
 from fraud_platform.features.plan import EntityPlan
-from fraud_platform.features.state import Entry, State
+from fraud_platform.features.recent import NO_TOKEN, TOKEN_BYTES, Entry
+from fraud_platform.features.state import State
 from fraud_platform.schema import Transaction
-
-TOKEN_BYTES = 16
-NO_TOKEN = bytes(TOKEN_BYTES)
 
 
 class SeenRecord(msgspec.Struct, array_like=True):

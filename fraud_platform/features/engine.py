@@ -16,10 +16,10 @@ from fraud_platform.errors import TooLateError
 from fraud_platform.features.aggregates import Now
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.late import as_of
-from fraud_platform.features.lookback import KeyPast
 from fraud_platform.features.plan import EntityPlan, KeyLog, compile_plans
+from fraud_platform.features.recent import Entry, KnownPlace
 from fraud_platform.features.rows import compile_rows, transaction_place
-from fraud_platform.features.state import NEVER, Entry, KnownPlace, State
+from fraud_platform.features.state import NEVER, State
 from fraud_platform.schema import LabelEvent, Transaction
 
 LATENESS_MS = 86_400_000
@@ -72,14 +72,12 @@ class FeatureStore(Protocol):
     def close(self) -> None: ...
 
 
-class KeySession(KeyLog, KeyPast, Protocol):
+class KeySession(KeyLog, Protocol):
     """One entity's key within one atomic change. What `count` changed is kept with `save`."""
 
     def state(self) -> State | None: ...
 
     def save(self, state: State) -> None: ...
-
-    def append(self, transaction_id: str, entry: Entry) -> None: ...
 
     def append_report(self, transaction_id: str, known_at: int) -> None: ...
 
@@ -151,7 +149,7 @@ class Engine:
             if seen is not None:
                 state = log.state() or plan.empty()
                 plan.read(self._past(plan, log, state, transaction), now, vector, log)
-                log.save(state)
+                self._keep(plan, log, state)
             else:
                 is_late |= self._observe_key(session, plan, log, transaction, now, vector)
         self._fill_rows(transaction, now.place, vector)
@@ -198,9 +196,9 @@ class Engine:
         if state.moment <= settled and max(state.last, state.last_report) < settled:
             plan.advance(state, settled, log)
         is_whole = self._trim(plan, log, state)
-        if not is_whole or max(state.last, state.last_report) >= state.log_from:
-            self.schedule(plan, log, state, moment if not is_whole else NEVER)
-        log.save(state)
+        if not is_whole:
+            self.schedule(plan, log, state, moment)
+        self._keep(plan, log, state)
 
     @staticmethod
     def entry(token: Callable[[str], bytes], plan: EntityPlan, transaction: Transaction) -> Entry:
@@ -231,19 +229,13 @@ class Engine:
         else:
             plan.advance(state, now.time, log)
             plan.read(state, now, vector, log)
-        transaction_id, entry = transaction.transaction_id, self.entry(session.token, plan, transaction)
-        left = plan.take(state, entry, log)
-        if plan.has_moments_only:
-            transaction_id, entry = "", Entry(left)
-        if plan.has_log and entry.moment != NEVER:
-            log.append(transaction_id, entry)
-            if not is_behind and now.time - plan.reach - LATENESS_MS - plan.stride > max(
-                state.log_from, state.first
-            ):
+        name = session.token(transaction.transaction_id)
+        plan.take(state, name, self.entry(session.token, plan, transaction), log)
+        if plan.has_log and not is_behind:
+            settled = now.time - plan.reach - LATENESS_MS
+            if settled - plan.stride > max(state.log_from, state.first):
                 self._trim(plan, log, state)
-            if not state.is_due:
-                self.schedule(plan, log, state)
-        log.save(state)
+        self._keep(plan, log, state)
         return is_late
 
     @staticmethod
@@ -267,9 +259,7 @@ class Engine:
         else:
             state.trimmed_report = max(state.trimmed_report, event.known_at)
         plan.take_report(state, event.known_at)
-        if not state.is_due:
-            Engine.schedule(plan, log, state)
-        log.save(state)
+        Engine._keep(plan, log, state)
 
     @staticmethod
     def _trim(plan: EntityPlan, log: KeySession, state: State) -> bool:
@@ -277,14 +267,41 @@ class Engine:
         upper = state.moment - plan.reach - LATENESS_MS
         if upper <= state.log_from:
             return True
-        trimmed = log.trim(upper, TRIM_ENTRIES)
-        for entry in trimmed:
-            state.forget(entry.moment, entry.place)
-        if state.last_report >= state.log_from:
+        is_whole = True
+        state.log_from, before = upper, state.log_from
+        if state.recent is not None:
+            if not plan.is_kept:
+                plan.forget(state, state.recent, upper)
+        elif plan.has_log:
+            trimmed = log.trim(upper, TRIM_ENTRIES)
+            for entry in trimmed:
+                state.forget(entry.moment, entry.place)
+            is_whole = len(trimmed) < TRIM_ENTRIES
+            if not is_whole:
+                state.log_from = trimmed[-1].moment + 1
+            elif state.last < upper:
+                state.recent = plan.no_transactions()
+        if state.last_report >= before:
             state.trimmed_report = max(state.trimmed_report, log.trim_reports(upper))
-        is_whole = len(trimmed) < TRIM_ENTRIES
-        state.log_from = upper if is_whole else trimmed[-1].moment + 1
         return is_whole
+
+    @staticmethod
+    def _keep(plan: EntityPlan, log: KeySession, state: State) -> None:
+        """Saves the State. The log takes over the transactions where too many for a State can still count; a
+        key that nobody looks after is looked after where something will have to be forgotten."""
+        recent = state.recent
+        if recent is not None and len(recent.moments) > plan.recent_max:
+            plan.forget(state, recent, state.moment - plan.reach - LATENESS_MS)
+            if len(recent.moments) > plan.recent_max:
+                plan.begin_log(state, recent, log)
+        has_transactions = state.recent is None if plan.is_kept else plan.has_log
+        if not state.is_due and (
+            (has_transactions and state.last >= state.log_from) or state.last_report >= state.log_from
+        ):
+            Engine.schedule(plan, log, state)
+        if state.recent is not None:
+            state.drop_totals()
+        log.save(state)
 
     @staticmethod
     def schedule(plan: EntityPlan, log: KeySession, state: State, moment: int = NEVER) -> None:

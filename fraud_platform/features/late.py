@@ -9,8 +9,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 
+from fraud_platform.features.past import RecentPast
 from fraud_platform.features.plan import EntityPlan, KeyLog
-from fraud_platform.features.state import NEVER, Entry, KnownPlace, State
+from fraud_platform.features.recent import Entry, KnownPlace
+from fraud_platform.features.state import NEVER, State
 
 
 def as_of(plan: EntityPlan, current: State, moment: int, log: KeyLog) -> State:
@@ -21,23 +23,21 @@ def as_of(plan: EntityPlan, current: State, moment: int, log: KeyLog) -> State:
     whole from the moment's longest window on, which the caller sees to.
     """
     state = copy.deepcopy(current)
-    if moment < current.moment:
-        _rewind(plan, state, moment, _Overlay(log))
+    if moment < current.moment or state.recent is not None:
+        _rewind(plan, state, moment, log)
+    past = log if current.recent is None else RecentPast(current.recent, log)
     state.first = current.first if NEVER < current.first < moment else NEVER
-    state.last = _last(current, moment, log)
+    state.last = _last(current, moment, past)
     state.before_last = NEVER
-    state.place = _place(plan, current, moment, log)
+    state.place = _place(plan, current, moment, past)
     state.place_before = None
     return state
 
 
 class _Overlay:
-    """A log whose counts of values change on the way back, over those that the store holds."""
+    """Counts of values that change on the way back, over those that the store holds."""
 
     def __init__(self, log: KeyLog) -> None:
-        self.scan = log.scan
-        self.leave = log.leave
-        self.scan_back = log.scan_back
         self._stored = log.times
         self._times: dict[tuple[int, bytes], list[int]] = {}
 
@@ -49,11 +49,15 @@ class _Overlay:
 
 
 def _rewind(plan: EntityPlan, state: State, moment: int, log: KeyLog) -> None:
-    for window, width in enumerate(plan.windows):
-        since = list(log.scan(False, max(moment, state.moment - width), state.moment))
-        plan.change(state, window, since, -1, log)
-        expired = list(log.scan(False, moment - width, min(moment, state.moment - width)))
-        plan.change(state, window, expired, 1, log)
+    if state.recent is not None:
+        plan.recount(state, state.recent, moment)
+    else:
+        values = _Overlay(log)
+        for window, width in enumerate(plan.windows):
+            since = list(log.scan(False, max(moment, state.moment - width), state.moment))
+            plan.change(state, window, since, -1, values)
+            expired = list(log.scan(False, moment - width, min(moment, state.moment - width)))
+            plan.change(state, window, expired, 1, values)
     for window, width in enumerate(plan.report_windows):
         state.reports[window] -= _length(log.scan(True, max(moment, state.moment - width), state.moment))
         state.reports[window] += _length(log.scan(True, moment - width, min(moment, state.moment - width)))
@@ -64,19 +68,19 @@ def _length(entries: Iterable[Entry]) -> int:
     return sum(1 for _ in entries)
 
 
-def _last(current: State, moment: int, log: KeyLog) -> int:
+def _last(current: State, moment: int, past: KeyLog | RecentPast) -> int:
     """The last moment before `moment`: from the State where it knows, else from the log."""
     for known in (current.last, current.before_last):
         if known < moment:
             return known
-    for entry in log.scan_back(moment):
+    for entry in past.scan_back(moment):
         return entry.moment
     if current.trimmed_last != NEVER:
         return current.trimmed_last
     return current.first if current.first < moment else NEVER
 
 
-def _place(plan: EntityPlan, current: State, moment: int, log: KeyLog) -> KnownPlace | None:
+def _place(plan: EntityPlan, current: State, moment: int, past: KeyLog | RecentPast) -> KnownPlace | None:
     """The last known place before `moment`; of a tied moment the greatest."""
     if not plan.has_place or current.place is None:
         return None
@@ -84,7 +88,7 @@ def _place(plan: EntityPlan, current: State, moment: int, log: KeyLog) -> KnownP
         if known is None or known[0] < moment:
             return known
     found: KnownPlace | None = None
-    for entry in log.scan_back(moment):
+    for entry in past.scan_back(moment):
         if found is not None and entry.moment < found[0]:
             break
         if entry.place is not None and (found is None or entry.place > found):

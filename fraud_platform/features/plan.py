@@ -24,14 +24,25 @@ from fraud_platform.features.aggregates import (
 )
 from fraud_platform.features.contract import Feature, FeatureContract
 from fraud_platform.features.lookback import NOTHING, KeyPast, Span, Wanted, look_back
-from fraud_platform.features.state import FAR, NEVER, WAITING_MAX, Entry, State
+from fraud_platform.features.past import KeyReports, RecentPast
+from fraud_platform.features.recent import NO_TOKEN, TOKEN_BYTES, Entry, Recent
+from fraud_platform.features.state import FAR, NEVER, WAITING_MAX, State
 from fraud_platform.schema import Transaction
 
 TRIM_STRIDE_MIN_MS = 86_400_000
+RECENT_MAX, RECENT_BYTES_MAX = 32, 1_600
+"""So many transactions a State carries along, in so many bytes: it is read and written with each event."""
 
 
-class KeyLog(Protocol):
-    """What a plan reads of one key's past; one iterable is read at a time."""
+class Counts(Protocol):
+    """How often values are in the windows of a key."""
+
+    def times(self, column: int, value: bytes) -> list[int]:
+        """How often a distinct column's value is in each window; what the caller changes is kept."""
+
+
+class KeyLog(Counts, KeyReports, Protocol):
+    """What a plan reads of one key's past, and what it adds; one iterable is read at a time."""
 
     def scan(self, is_report: bool, lower: int, upper: int) -> Iterable[Entry]:
         """Entries of one stream with lower <= moment < upper, in order of moment."""
@@ -43,8 +54,8 @@ class KeyLog(Protocol):
     def scan_back(self, upper: int) -> Iterable[Entry]:
         """Transactions before a moment, the latest first."""
 
-    def times(self, column: int, value: bytes) -> list[int]:
-        """How often a distinct column's value is in each window; what the caller changes is kept."""
+    def append(self, name: bytes, entry: Entry) -> None:
+        """name: the token of the transaction's id."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +91,14 @@ class EntityPlan:
         return bool(self.report_windows or self.wanted.reports or self.wanted.outcomes)
 
     @cached_property
-    def has_moments_only(self) -> bool:
-        """The log is asked for nothing but moments: those that a State still knows need not be in it."""
+    def recent_max(self) -> int:
+        """How many transactions a State of the entity carries along."""
+        line = TOKEN_BYTES * (1 + len(self.distinct_columns)) + 14 + 18 * self.has_place
+        return min(RECENT_MAX, RECENT_BYTES_MAX // line)
+
+    @cached_property
+    def is_kept(self) -> bool:
+        """Whether a State keeps the transactions it carries along: moments alone, few and small."""
         return self.has_log and not (self.windows or self.has_place or self.wanted.has_entries)
 
     @cached_property
@@ -92,14 +109,13 @@ class EntityPlan:
     def empty(self) -> State:
         return State(
             moment=0,
-            counts=[0] * len(self.windows),
-            sums=[0] * len(self.windows),
-            squares=[0, 0] * len(self.windows),
-            distincts=[0] * len(self.distincts),
-            oldest=[FAR] * len(self.windows),
             reports=[0] * len(self.report_windows),
             oldest_report=[FAR] * len(self.report_windows),
+            recent=self.no_transactions() if self.has_log else None,
         )
+
+    def no_transactions(self) -> Recent:
+        return Recent([], [], b"", [], [b""] * len(self.distinct_columns))
 
     def key(self, transaction: Transaction) -> tuple[str, ...] | None:
         """The values of the key columns, None where one is missing."""
@@ -121,6 +137,12 @@ class EntityPlan:
         )
 
     @cached_property
+    def _widest_first(self) -> tuple[tuple[int, int, bool, tuple[tuple[int, int], ...]], ...]:
+        """Of each window: its place, its width, and its totals."""
+        totals = zip(range(len(self.windows)), self.windows, self._totals, strict=True)
+        return tuple((window, width, *kept) for window, width, kept in totals)[::-1]
+
+    @cached_property
     def _slots(self) -> tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...]:
         """Of each distinct column: its place, its widest window, and (slot, window) of its distincts."""
         slots = [
@@ -129,10 +151,11 @@ class EntityPlan:
         ]
         return tuple((column, max(w for _, w in owned), owned) for column, owned in slots)
 
-    def read(self, state: State, now: Now, vector: list[float | str | None], past: KeyPast) -> None:
+    def read(self, state: State, now: Now, vector: list[float | str | None], log: KeyLog) -> None:
         """Puts the values of the entity's features into the vector of a contract."""
         back = NOTHING
         if self._looks_back:
+            past: KeyPast = log if state.recent is None else RecentPast(state.recent, log)
             back = look_back(self.wanted, now.time, past, state.last_report != NEVER)
         self._fill(state, now.time, now.place, back, vector)
 
@@ -147,35 +170,97 @@ class EntityPlan:
     def advance(self, state: State, moment: int, log: KeyLog) -> None:
         """Moves every window's totals from [state.moment - w, state.moment) to [moment - w, moment).
 
-        Each entry is read once when it enters and once a window when it leaves: amortised constant work.
+        Where the State carries all of them along, a bounded number of entries is counted anew. Else each is
+        read once when it enters and once a window when it leaves: amortised constant work.
         """
-        oldest = state.oldest
-        for window, width in enumerate(self.windows):
-            bound = moment - width
-            if oldest[window] < bound:
-                entries, oldest[window] = log.leave(False, oldest[window], bound, state.moment)
-                self.change(state, window, entries, -1, log)
+        if state.recent is not None:
+            self.recount(state, state.recent, moment)
+        elif self.windows:
+            oldest = state.oldest
+            for window, width in enumerate(self.windows):
+                bound = moment - width
+                if oldest[window] < bound:
+                    entries, oldest[window] = log.leave(False, oldest[window], bound, state.moment)
+                    self.change(state, window, entries, -1, log)
+            if state.last >= state.moment:
+                self._enter(state, moment, log)
         for window, width in enumerate(self.report_windows):
             if state.oldest_report[window] < moment - width:
                 _expire_reports(state, window, moment - width, log)
-        if state.last >= state.moment:
-            self._enter(state, moment, log)
         if state.last_report >= state.moment:
             for entry in log.scan(True, state.moment, moment):
                 self._add_report(state, entry.moment, moment)
         state.moment = moment
 
-    def take(self, state: State, entry: Entry, log: KeyLog) -> int:
-        """A transaction becomes a fact of the past, and counts in the windows ahead of it.
+    def recount(self, state: State, recent: Recent, moment: int) -> None:
+        """Every window's totals over [moment - w, moment), of transactions that a State carries along."""
+        moments, amounts = recent.moments, recent.amounts
+        counts, sums = [0] * len(self.windows), [0] * len(self.windows)
+        distincts = [0] * len(self.distincts)
+        state.squares = [0, 0] * len(self.windows)
+        start, stop = 0, len(moments)
+        if stop and moments[-1] >= moment:
+            stop = bisect_left(moments, moment)
+        values: list[list[bytes]] = []
+        for window, width, has_square, slots in self._widest_first:
+            start = bisect_left(moments, moment - width, start)
+            if start == stop:
+                break
+            counts[window] = stop - start
+            within = amounts[start:stop]
+            sums[window] = sum(within)
+            if has_square:
+                state.set_square(window, sum([amount * amount for amount in within]))
+            if slots:
+                if not values:
+                    values = [recent.tokens(column, stop) for column in range(len(recent.values))]
+                for slot, column in slots:
+                    different = set(values[column][start:])
+                    distincts[slot] = len(different) - (NO_TOKEN in different)
+        state.counts, state.sums, state.distincts = counts, sums, distincts
 
-        Returns the moment that the State does not know any more, NEVER where there is none.
-        """
-        left = state.remember(entry.moment, entry.place)
+    def take(self, state: State, name: bytes, entry: Entry, log: KeyLog) -> None:
+        """A transaction becomes a fact of the past, and counts in the windows ahead of it. name: the token of
+        its id."""
+        state.remember(entry.moment, entry.place)
+        if state.recent is not None:
+            state.recent.add(name, entry, self.has_place)
+            return
+        if self.has_log:
+            log.append(name, entry)
         if entry.moment < state.moment:
             self._add(state, entry, state.moment, log)
         elif state.waiting is not None:
             state.waiting = [*state.waiting, entry] if len(state.waiting) < WAITING_MAX else None
-        return left
+
+    def begin_log(self, state: State, recent: Recent, log: KeyLog) -> None:
+        """The log takes over the transactions; from now on totals move from event to event."""
+        self.recount(state, recent, state.moment)
+        state.oldest = []
+        for width in self.windows:
+            within = recent.between(state.moment - width, state.moment)
+            state.oldest.append(recent.moments[within.start] if within else FAR)
+        for column, _, slots in self._slots:
+            for _, window in slots:
+                within = recent.between(state.moment - self.windows[window], state.moment)
+                for value in recent.tokens(column, within.stop)[within.start :]:
+                    if value != NO_TOKEN:
+                        log.times(column, value)[window] += 1
+        entries = [recent.entry(place) for place in range(len(recent))]
+        for place, entry in enumerate(entries):
+            log.append(recent.name(place), entry)
+        waiting = [entry for entry in entries if entry.moment >= state.moment]
+        state.waiting = waiting if len(waiting) <= WAITING_MAX else None
+        state.recent = None
+
+    def forget(self, state: State, recent: Recent, upper: int) -> None:
+        """Lets go of what a State carries along from before `upper`."""
+        old = recent.between(0, upper)
+        for place in old:
+            entry = recent.entry(place)
+            state.forget(entry.moment, entry.place)
+        if old:
+            recent.drop(len(old))
 
     def take_report(self, state: State, known_at: int) -> None:
         state.last_report = max(state.last_report, known_at)
@@ -188,7 +273,7 @@ class EntityPlan:
             if state.moment - width <= known_at < state.moment:
                 state.reports[window] -= 1
 
-    def change(self, state: State, window: int, entries: Sequence[Entry], sign: int, log: KeyLog) -> None:
+    def change(self, state: State, window: int, entries: Sequence[Entry], sign: int, counts: Counts) -> None:
         """Counts entries into one window (sign 1) or out of it (sign -1)."""
         has_square, distincts = self._totals[window]
         amounts = [entry.amount_minor for entry in entries]
@@ -200,7 +285,7 @@ class EntityPlan:
             for entry in entries:
                 value = entry.values[column]
                 if value is not None:
-                    times = log.times(column, value)
+                    times = counts.times(column, value)
                     times[window] += sign
                     if times[window] == (sign > 0):
                         state.distincts[slot] += sign

@@ -23,19 +23,21 @@ from hypothesis import strategies as st
 
 from fraud_platform.adapters.lmdb import LmdbStore
 from fraud_platform.adapters.redis import FORMAT, SWEEP_AT_ONCE, SWEEP_KEYS, RedisStore
-from fraud_platform.adapters.redis_link import Limits, plain
+from fraud_platform.adapters.redis_link import Limits
 from fraud_platform.adapters.redis_load import copy_store
 from fraud_platform.adapters.redis_session import claimed, pack_vector, unpack_vector
-from fraud_platform.adapters.store_bytes import SeenRecord, key_bytes, seen_keys, token
+from fraud_platform.adapters.store_bytes import SeenRecord, seen_keys, token
 from fraud_platform.errors import StoreError, TooLateError
 from fraud_platform.features.contract import load_contract
 from fraud_platform.features.engine import LATENESS_MS
+from fraud_platform.features.recent import TOKEN_BYTES
 from fraud_platform.schema import LabelEvent, Transaction
 from tests.oracle import DAY, HOUR, Oracle, Vector, require_equal
 from tests.servers import free_port, missing_redis, redis_cluster, redis_says, redis_server
 from tests.stores import PATIENT, StoreAddress, Stores
 from tests.worlds import CONTRACT, FIELDS, MERCHANT_ALONE, MOMENTS, NOW, OUTCOMES, report, transaction
 
+pytestmark = pytest.mark.usefixtures("carried")
 every_redis = pytest.mark.parametrize("kind", ["redis", "redis_cluster"])
 QUIET_SECONDS = 0.2
 """A client that sends nothing for so long waits for an answer."""
@@ -219,7 +221,7 @@ def test_an_owner_that_is_slower_than_the_repeat_counts_nothing_twice(stores: St
         with store.link.talk() as talk:
             plans = [plan for plan, _, _ in visits[0]]
             for plan, (kind, *_) in zip(plans, talk.call(commands), strict=True):
-                assert (kind == b"there") == (plan.has_log and not plan.has_moments_only)
+                assert (kind == b"there") == plan.has_log
         oracle.observe(slow)
         last = transaction("last", NOW + 3 * HOUR, ip_id="i")
         require_equal(CONTRACT, store.observe(last).vector, oracle.observe(last))
@@ -411,11 +413,11 @@ def test_a_sweep_forgets_what_no_event_needs_and_nothing_else(stores: Stores, ki
         store.learn(report("t3", NOW + 5 * HOUR))
         oracle.learn(report("t3", NOW + 5 * HOUR))
         store.sweep(NOW + 2 * DAY)
-        assert log_entries(store) > 0
+        assert transactions_kept(store) > 0
         moment = NOW + 2 * DAY + store.engine.retention_ms + LATENESS_MS
         while store.sweep(moment):
             moment += LATENESS_MS
-        assert log_entries(store) == 0
+        assert transactions_kept(store) == 0
         with pytest.raises(TooLateError):
             store.observe(transaction("t3", NOW))
         assert store.seen("t3")
@@ -446,13 +448,17 @@ def test_a_sweep_keeps_a_server_busy_for_a_few_scripts_at_once(stores: Stores) -
         assert 1 < gate.scripts_at_once <= SWEEP_AT_ONCE
 
 
-def log_entries(store: RedisStore) -> int:
-    """Lines in the logs of every key."""
+def transactions_kept(store: RedisStore) -> int:
+    """Those in logs, and those that States carry along for as long as a window can hold them."""
     total = 0
     for _, port in store.link.masters():
         port = port or int(store.url.rpartition(":")[2])
         for name in redis_says(port, "--scan", "--pattern", "*:t").split():
             total += int(redis_says(port, "ZCARD", name))
+        for name in redis_says(port, "--scan", "--pattern", "*:s").split():
+            entity = bytes.fromhex(name[name.index("{") + 1 : name.index("}")])
+            if not store.engine.plan(entity[0]).is_kept:
+                total += int(redis_says(port, "HSTRLEN", name, "n")) // TOKEN_BYTES
     return total
 
 
@@ -517,22 +523,6 @@ def test_a_copy_knows_what_was_late_and_has_no_vector_any_more(
 
 
 @every_redis
-def test_a_log_of_moments_alone_holds_what_the_state_has_left(stores: Stores, kind: str) -> None:
-    with stores.empty(kind) as address, opened(address) as store:
-        plan = next(plan for plan in store.engine.plans if plan.has_moments_only)
-        logged = []
-        for number in range(4):
-            event = transaction(f"t{number}", NOW + number)
-            key = plan.key(event)
-            assert key is not None
-            store.observe(event)
-            with store.link.talk() as talk:
-                log = store.names.entity(key_bytes(plan, key))[2]
-                logged.append(talk.call([plain("ZRANGE", log, 0, -1, "WITHSCORES")])[0][1::2])
-        assert logged == [[], [], [b"%d" % NOW], [b"%d" % NOW, b"%d" % (NOW + 1)]]
-
-
-@every_redis
 def test_a_sweep_meets_no_key_that_is_busy(stores: Stores, kind: str) -> None:
     days = 80
     with stores.empty(kind) as address, opened(address) as store:
@@ -579,7 +569,7 @@ def test_a_copy_knows_the_moments_and_late_marks_of_what_was_observed(
         moment = NOW + store.engine.retention_ms + 4 * LATENESS_MS
         while store.sweep(moment):
             moment += LATENESS_MS
-        assert log_entries(store) == 0
+        assert transactions_kept(store) == 0
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(allow_nan=False), st.text(), st.integers(0, 9).map(float))))

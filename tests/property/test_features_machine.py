@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -47,6 +48,7 @@ from tests.worlds import (
     transaction,
 )
 
+pytestmark = pytest.mark.usefixtures("carried")
 BUDGET = settings(
     max_examples=int(os.environ.get("EXAMPLES", "40")),
     stateful_step_count=30,

@@ -246,7 +246,7 @@ def test_squares_are_exact_whatever_comes_and_goes(amounts: list[int], data: st.
 
 
 def empty() -> State:
-    return State(0, [0], [0], [0, 0], [], [0], [], [])
+    return State(0, counts=[0], sums=[0], squares=[0, 0], oldest=[0])
 
 
 MOMENTS = [

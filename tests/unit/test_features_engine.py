@@ -22,6 +22,7 @@ from fraud_platform.schema import LabelEvent, Transaction
 from tests.oracle import DAY, HOUR, Oracle, Vector, require_equal
 from tests.worlds import CONTRACT, FIELDS, MOMENTS, NOW, OUTCOMES, report, transaction
 
+pytestmark = pytest.mark.usefixtures("carried")
 LOOKING_BACK = FeatureContract(
     CONTRACT.entities,
     tuple(
