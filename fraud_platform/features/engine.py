@@ -14,9 +14,11 @@ import msgspec
 
 from fraud_platform.errors import TooLateError
 from fraud_platform.features.aggregates import Now
+from fraud_platform.features.compiler import compile_plans
 from fraud_platform.features.contract import FeatureContract
 from fraud_platform.features.late import as_of
-from fraud_platform.features.plan import EntityPlan, KeyLog, compile_plans
+from fraud_platform.features.past import KeyLog
+from fraud_platform.features.plan import EntityPlan
 from fraud_platform.features.recent import Entry, KnownPlace
 from fraud_platform.features.rows import compile_rows, transaction_place
 from fraud_platform.features.state import NEVER, State

@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 
-from fraud_platform.features.past import RecentPast
-from fraud_platform.features.plan import EntityPlan, KeyLog
+from fraud_platform.features.past import KeyLog, RecentPast
+from fraud_platform.features.plan import EntityPlan
 from fraud_platform.features.recent import Entry, KnownPlace
 from fraud_platform.features.state import NEVER, State
 

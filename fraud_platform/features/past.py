@@ -1,12 +1,12 @@
-"""What is looked back for, of a key whose State carries all of its transactions along.
+"""One key's past: what a store is asked of it, and the same answers where its State carries it along.
 
-Belongs here: the answers of a store's log, from memory. Does not belong here: what is looked for
-(lookback.py).
+Belongs here: the interface to a log, and its twin in memory. Does not belong here: what is looked for
+(lookback.py), bytes (adapters).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from fraud_platform.features.lookback import KeyPast, Outcome, Outcomes
@@ -19,6 +19,30 @@ class KeyReports(KeyPast, Protocol):
 
     def reported(self, names: Sequence[bytes]) -> dict[bytes, int]:
         """When (ms) those of the transactions that were reported as fraud were, by the token of the id."""
+
+
+class Counts(Protocol):
+    """How often values are in the windows of a key."""
+
+    def times(self, column: int, value: bytes) -> list[int]:
+        """How often a distinct column's value is in each window; what the caller changes is kept."""
+
+
+class KeyLog(Counts, KeyReports, Protocol):
+    """What a plan reads of one key's past, and what it adds; one iterable is read at a time."""
+
+    def scan(self, is_report: bool, lower: int, upper: int) -> Iterable[Entry]:
+        """Entries of one stream with lower <= moment < upper, in order of moment."""
+
+    def leave(self, is_report: bool, lower: int, bound: int, upper: int) -> tuple[list[Entry], int]:
+        """Entries with lower <= moment < bound, and the moment of the next one, FAR where there is none; all
+        lie before `upper`."""
+
+    def scan_back(self, upper: int) -> Iterable[Entry]:
+        """Transactions before a moment, the latest first."""
+
+    def append(self, name: bytes, entry: Entry) -> None:
+        """name: the token of the transaction's id."""
 
 
 class RecentPast:

@@ -39,10 +39,10 @@ from fraud_platform.defs import package
 from fraud_platform.defs.parity import parity
 from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import GateError, SettingsError, StoreError, TooLateError
+from fraud_platform.features.compiler import compile_plans
 from fraud_platform.features.contract import FeatureContract, load_contract
 from fraud_platform.features.engine import LATENESS_MS
 from fraud_platform.features.parity import compare
-from fraud_platform.features.plan import compile_plans
 from fraud_platform.features.tails import tailed_names
 from fraud_platform.ingest import Mapping
 from fraud_platform.labels import LabelRule

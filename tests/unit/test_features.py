@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fraud_platform.errors import ContractError
+from fraud_platform.features.compiler import compile_plans
 from fraud_platform.features.contract import DECLARATION, Feature, FeatureContract, load_contract, unknown
 from fraud_platform.features.engine import Engine
 from fraud_platform.features.geometry import EARTH_RADIUS_KM, distance_km, place
 from fraud_platform.features.parity import ParityReport, compare
-from fraud_platform.features.plan import compile_plans
 from fraud_platform.features.rows import compile_rows, transaction_place
 from fraud_platform.features.state import NEVER, State, exact_double
 from fraud_platform.schema import Column, Transaction

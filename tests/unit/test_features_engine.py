@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraud_platform.adapters.lmdb import LmdbStore
+from fraud_platform.adapters.store_bytes import key_bytes
 from fraud_platform.errors import StoreError, TooLateError
 from fraud_platform.features.aggregates import AGGREGATES
 from fraud_platform.features.contract import FeatureContract, load_contract
@@ -242,6 +243,36 @@ def test_a_busy_key_is_looked_after_again_and_stays_as_it_is(store: LmdbStore) -
     assert days * DAY > store.engine.retention_ms
     assert noted().keys() == first.keys() != set()
     assert min(noted().values()) >= NOW + (days - 1) * DAY
+
+
+def test_a_log_begins_with_one_transaction_too_many_and_ends_when_all_are_forgotten(store: LmdbStore) -> None:
+    """Few transactions are one record, with their State; their key has no other."""
+    oracle = Oracle(CONTRACT)
+    card = next(plan for plan in store.engine.plans if plan.name == "card")
+
+    def observe(name: str, moment: int, card_id: str) -> None:
+        event = transaction(name, moment, card_id=card_id)
+        require_equal(CONTRACT, store.observe(event).vector, oracle.observe(event))
+
+    def records() -> list[int]:
+        """Marks of the key's records: 0 State, 1 counts of values, 2 log."""
+        prefix = key_bytes(card, ("card",))
+        with store.snapshot() as txn:
+            names = [bytes(name) for name in txn.cursor(db=store.tables["keys"]).iternext(values=False)]
+        return [name[len(prefix)] for name in names if name.startswith(prefix)]
+
+    few = card.recent_max
+    for number in range(few):
+        observe(f"t{number}", NOW + number, "card")
+    assert records() == [0]
+    observe("more", NOW + HOUR, "card")
+    assert records().count(2) == few + 1
+    assert records().count(1) > 0
+    for number in range(few + 8):
+        observe(f"other{number}", NOW + 2 * store.engine.retention_ms + number, "other")
+    assert records() == [0]
+    observe("again", NOW + 3 * store.engine.retention_ms, "card")
+    assert records() == [0]
 
 
 def test_a_report_within_the_horizon_counts_a_day_later_too(store: LmdbStore) -> None:
