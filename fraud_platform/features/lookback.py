@@ -1,4 +1,4 @@
-"""What a key's log tells of one moment beyond totals: its last few amounts, outcomes, and outermost reports.
+"""What a key's past tells of one moment beyond totals: its last few amounts, outcomes, and outermost reports.
 
 Belongs here: what is looked back for, and how far. Does not belong here: how a store finds it.
 Each looks at a bounded number of moments, so that an event costs the same whatever a window holds; whole
@@ -54,7 +54,7 @@ class Outcomes(NamedTuple):
 
 
 class KeyPast(Protocol):
-    """What a store answers of one key's log."""
+    """What is answered of one key's past, by a store or from memory."""
 
     def amounts(self, lower: int, upper: int, last: int) -> Sequence[int]:
         """amount_minor of the transactions of the last moments in [lower, upper), in any order."""

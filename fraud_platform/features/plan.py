@@ -28,9 +28,9 @@ class EntityPlan:
     """What one entity's State keeps.
 
     number: the entity's place among the sorted names, which stores keep in their keys; windows,
-    report_windows: ms, ascending; distincts: (column, window) of each distinct total; has_log: whether a
-    late event needs more of the past than a State holds; wanted: what is looked for in the log; reach: ms,
-    how far back the log is read.
+    report_windows: ms, ascending; distincts: (column, window) of each distinct total; has_log: whether single
+    transactions are needed again, from the State or, where they are many, from a log; wanted: what is looked
+    for among them; reach: ms, how far back.
     """
 
     name: str

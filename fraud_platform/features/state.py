@@ -35,7 +35,7 @@ class State(msgspec.Struct, array_like=True, gc=False):
     the totals of transactions are counted anew when they are asked for; None where the log holds them, or
     nothing does;
     waiting: of the log's transactions those at or after `moment`, None where it has to be asked;
-    log_from: what is older has been trimmed from the log; trimmed_last, trimmed_place, trimmed_report: the
+    log_from: what is older has been trimmed; trimmed_last, trimmed_place, trimmed_report: the
     newest of what was trimmed; is_due: whether the store will look after the key once it has been idle for
     as long as anything of its log can count.
     """
