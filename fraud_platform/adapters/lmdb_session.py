@@ -264,6 +264,8 @@ class LmdbSession:
     what it costs a transaction and leaves the walk where it is.
     """
 
+    token = staticmethod(token)
+
     def __init__(
         self,
         transaction: lmdb.Transaction,
@@ -280,9 +282,6 @@ class LmdbSession:
         self.cursor = transaction.cursor(db=tables["keys"])
         self.point = transaction.cursor(db=tables["keys"])
         self._engine = engine
-
-    def token(self, value: str) -> bytes:
-        return token(value)
 
     def at(self, plan: EntityPlan, key: Key) -> LmdbKeySession:
         return LmdbKeySession(self, plan, key_bytes(plan, key))

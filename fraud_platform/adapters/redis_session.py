@@ -429,12 +429,11 @@ def _waiting_names(state: State) -> bytes:
 class RedisSession:
     """What was fetched for one transaction."""
 
+    token = staticmethod(token)
+
     def __init__(self, keys: Iterable[RedisKeySession], seen: Seen | None = None) -> None:
         self._keys = {key.plan.number: key for key in keys}
         self._seen = seen
-
-    def token(self, value: str) -> bytes:
-        return token(value)
 
     def at(self, plan: EntityPlan, key: Key) -> RedisKeySession:
         return self._keys[plan.number]
@@ -515,12 +514,11 @@ class ReportKeySession:
 class ReportSession:
     """What the engine decides about one report: `keys` it goes to, `is_marked` where it counts."""
 
+    token = staticmethod(token)
+
     def __init__(self, seen: Seen | None) -> None:
         self._seen = seen
         self.keys: list[ReportKeySession] = []
-
-    def token(self, value: str) -> bytes:
-        return token(value)
 
     def at(self, plan: EntityPlan, key: Key) -> ReportKeySession:
         self.keys.append(ReportKeySession(plan, key_bytes(plan, key)))

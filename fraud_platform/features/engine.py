@@ -141,6 +141,7 @@ class Engine:
         if seen is not None:
             transaction = msgspec.structs.replace(transaction, event_time=seen.keys.event_time)
         now = Now(transaction.event_time, transaction_place(transaction))
+        name = session.token(transaction.transaction_id)
         vector: list[float | str | None] = [None] * len(self.contract.features)
         is_late = seen is not None and seen.is_late
         for plan in self.plans:
@@ -153,7 +154,8 @@ class Engine:
                 plan.read(self._past(plan, log, state, transaction), now, vector, log)
                 self._keep(plan, log, state)
             else:
-                is_late |= self._observe_key(session, plan, log, transaction, now, vector)
+                entry = self.entry(session.token, plan, transaction)
+                is_late |= self._observe_key(plan, log, transaction, name, entry, now, vector)
         self._fill_rows(transaction, now.place, vector)
         answer = tuple(vector)
         if seen is None:
@@ -216,10 +218,11 @@ class Engine:
 
     def _observe_key(
         self,
-        session: Session,
         plan: EntityPlan,
         log: KeySession,
         transaction: Transaction,
+        name: bytes,
+        entry: Entry,
         now: Now,
         vector: list[float | str | None],
     ) -> bool:
@@ -231,8 +234,7 @@ class Engine:
         else:
             plan.advance(state, now.time, log)
             plan.read(state, now, vector, log)
-        name = session.token(transaction.transaction_id)
-        plan.take(state, name, self.entry(session.token, plan, transaction), log)
+        plan.take(state, name, entry, log)
         if plan.has_log and not is_behind:
             settled = now.time - plan.reach - LATENESS_MS
             if settled - plan.stride > max(state.log_from, state.first):
