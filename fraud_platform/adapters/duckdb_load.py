@@ -79,8 +79,8 @@ def states(
     """A row a key: key_high, key_low; first, last, before_last, trimmed_last; count_i, sum_i, high_i, low_i
     (of the squares), oldest_i of each window; reports_i, oldest_report_i, last_report, trimmed_report;
     distinct_i of each slot; place, place_before, trimmed_place as structs t, a, b; has_log, and where it has
-    none what the State carries along, as lists: moments, amounts, latitudes, longitudes, name_high, name_low,
-    value_i_high, value_i_low."""
+    none what the State carries along: carried, a list of structs moment, amount, latitude, longitude,
+    name_high, name_low, value_i_high, value_i_low."""
     columns = ", ".join(plan.columns)
     whole_from = reaches_back_to(plan, watermark)
     lower = whole_from if plan.has_log else 0  # without a log of transactions none is asked for
@@ -132,7 +132,7 @@ def states(
         ),
         distincts as ({_distincts(plan, watermark)}),
         carried as ({_carried(plan, watermark)})
-        select {_token(plan)}, l.has_log is not null as has_log, carried.* exclude ({columns})
+        select {_token(plan)}, l.has_log is not null as has_log, carried
           , first, last, coalesce(before_last, {NEVER}) as before_last, trimmed_last
           , place, place_before, trimmed_place, coalesce(last_report, {NEVER}) as last_report
           , coalesce(trimmed_report, {NEVER}) as trimmed_report
@@ -249,19 +249,18 @@ def _find_logged(connection: duckdb.DuckDBPyConnection, plan: EntityPlan, waterm
 def _carried(plan: EntityPlan, watermark: int) -> str:
     """The transactions that States carry along, by key."""
     keys = ", ".join(plan.columns)
-    columns = {"moments": "event_time", "amounts": "amount_minor"}
+    fields = {"moment": "event_time", "amount": "amount_minor"}
     if plan.has_place:
         is_known = "latitude is not null and longitude is not null"
-        for name in ("latitude", "longitude"):
-            columns[f"{name}s"] = f"case when {is_known} then {name} end"
-    lists = [f"list({value} order by event_time) as {name}" for name, value in columns.items()]
+        fields |= {name: f"case when {is_known} then {name} end" for name in ("latitude", "longitude")}
+    packed = [f"{name} := {value}" for name, value in fields.items()]
     tokens = {"name": "transaction_id"} | {f"value_{i}": each for i, each in enumerate(plan.distinct_columns)}
-    for name in tokens:
-        lists += [f"list({name}_{half} order by event_time) as {name}_{half}" for half in ("high", "low")]
+    packed += [f"{name}_{half} := {name}_{half}" for name in tokens for half in ("high", "low")]
     halves = ", ".join(_halves(text, name) for name, text in tokens.items())
     return (
-        f"select {keys}, {', '.join(lists)} from (select *, {halves} from known_transactions "
-        f"anti join logged_keys using ({keys}) where {plan.has_log} and {present(plan)} "
+        f"select {keys}, list(struct_pack({', '.join(packed)}) order by event_time) as carried from ("
+        f"select *, {halves} from known_transactions anti join logged_keys using ({keys}) "
+        f"where {plan.has_log} and {present(plan)} "
         f"and event_time >= {reaches_back_to(plan, watermark)}) group by all"
     )
 

@@ -146,23 +146,26 @@ def _state_rows(plan: EntityPlan, batch: pa.RecordBatch, watermark: int) -> Pair
 
 
 def _carried(plan: EntityPlan, batch: pa.RecordBatch) -> Carried:
+    column = batch.column("carried")
+    entries = column.flatten()
+
     def together(name: str) -> np.ndarray:
-        values = batch.column(name).flatten()
+        values = entries.field(name)
         nothing = np.nan if pa.types.is_floating(values.type) else 0
         return values.fill_null(nothing).to_numpy(zero_copy_only=False)
 
     def tokens(name: str) -> Tokens:
         return Tokens(together(f"{name}_high"), together(f"{name}_low"))
 
-    lengths = pc.list_value_length(batch.column("moments")).fill_null(0).to_numpy(zero_copy_only=False)
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
     nowhere = np.empty(0)
     return Carried(
         has_log=_flags(batch, "has_log"),
         lengths=lengths.astype(np.int64),
-        moments=together("moments"),
-        amounts=together("amounts"),
-        latitudes=together("latitudes") if plan.has_place else nowhere,
-        longitudes=together("longitudes") if plan.has_place else nowhere,
+        moments=together("moment"),
+        amounts=together("amount"),
+        latitudes=together("latitude") if plan.has_place else nowhere,
+        longitudes=together("longitude") if plan.has_place else nowhere,
         names=tokens("name"),
         values=[tokens(f"value_{i}") for i in range(len(plan.distinct_columns))],
     )
