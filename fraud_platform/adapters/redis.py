@@ -23,13 +23,13 @@ from typing import Any
 import msgspec
 
 from fraud_platform.adapters.redis_link import Command, Limits, Link, Talk, plain
+from fraud_platform.adapters.redis_report import ReportSession
 from fraud_platform.adapters.redis_session import (
     ANSWERED,
     Known,
     Names,
     RedisKeySession,
     RedisSession,
-    ReportSession,
     claimed,
     known,
     pack_vector,
