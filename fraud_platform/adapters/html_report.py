@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
 from fraud_platform.adapters.html_report_page import SCRIPT, STYLE
-from fraud_platform.evaluate import Choice, Evaluation, Interval, choices
+from fraud_platform.evaluate import Choice, Evaluation, choices, interval_cells
 from fraud_platform.evaluate.evaluation import Segment
 from fraud_platform.register import Promotion
 
@@ -149,7 +149,7 @@ def _money(evaluation: Evaluation) -> str:
             name,
             f"{cost.total:,.0f}",
             f"{cost.total / evaluation.rows:.4f}",
-            *_interval(evaluation.savings.get(name)),
+            *interval_cells(evaluation.savings.get(name)),
             *(f"{n:,}" for n in (cost.approved, cost.stepped_up, cost.declined, cost.frauds_approved)),
         )
         for name, cost in evaluation.costs.items()
@@ -170,7 +170,7 @@ def _segments(segments: Sequence[Segment]) -> str:
             f"{one.cost:,.0f}",
             f"{one.saved:,.0f}",
             one.against,
-            *_interval(one.difference),
+            *interval_cells(one.difference),
         )
         for one in segments
     )
@@ -193,12 +193,6 @@ def _importance(evaluation: Evaluation) -> str:
 def _verdict(promotion: Promotion) -> str:
     rows = ((one.name, "passed" if one.is_passed else "failed", one.reason) for one in promotion.checks)
     return _table(("check", "outcome", "reason"), rows)
-
-
-def _interval(found: Interval | None) -> tuple[str, str, str]:
-    if found is None:
-        return ("", "", "")
-    return (f"{found.estimate:,.0f}", f"{found.low:,.0f}", f"{found.high:,.0f}")
 
 
 def _words(file_name: str) -> str:

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from fraud_platform.adapters import duckdb_load as source
 from fraud_platform.adapters import lmdb_bytes as as_bytes
 from fraud_platform.adapters.duckdb import Warehouse
+from fraud_platform.adapters.duckdb_load_streams import prepare_streams
 from fraud_platform.adapters.lmdb import LmdbStore, finish_move, fresh_store, put_in_place
 from fraud_platform.adapters.lmdb_bytes import Carried, Integers, Pairs, Places, Tokens
 from fraud_platform.adapters.store_bytes import SeenRecord, encode
@@ -64,7 +65,7 @@ def load_store(
     for folder in (building, fresh):
         shutil.rmtree(folder, ignore_errors=True)
     with warehouse.connect(read_only=True) as connection, LmdbStore.open(building, contract) as store:
-        watermark = source.prepare(connection, contract, watermark, live)
+        watermark = prepare_streams(connection, contract, watermark, live)
         report = _fill(connection, store, watermark, progress)
         store.flush()
     building.rename(fresh)

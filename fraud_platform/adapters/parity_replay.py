@@ -38,7 +38,7 @@ SERVED_BY = (
     "adapters/redis*.py",
     "adapters/redis_script.lua",
     "adapters/store_bytes.py",
-    "adapters/duckdb_load.py",
+    "adapters/duckdb_load*.py",
     "schema.py",
 )
 """The sources that decide what is served, from either store; all of features/, since too often is better than

@@ -15,6 +15,7 @@ import lmdb
 
 from fraud_platform.adapters import duckdb_load as source
 from fraud_platform.adapters.duckdb import Warehouse
+from fraud_platform.adapters.duckdb_load_streams import prepare_streams
 from fraud_platform.adapters.go_live import logged_events, once
 from fraud_platform.adapters.lmdb import LmdbStore, in_flight
 from fraud_platform.adapters.store_bytes import decode_state, token
@@ -65,7 +66,7 @@ def audit_store(warehouse: Warehouse, contract: FeatureContract, state: Path) ->
             found_now = once([*logged_events(state), *in_flight(txn, store.tables["meta"])])
             events = [e for e in found_now if _name(e) in before or _is_seen(store, txn, e)]
             with warehouse.connect(read_only=True) as connection:
-                end = source.prepare(connection, contract, None, events)
+                end = prepare_streams(connection, contract, None, events)
                 wanted = dict(_wanted(connection, store.engine.plans, end))
             for plan in store.engine.plans:
                 _read(txn, store, plan, source.reaches_back_to(plan, end), found)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich.table import Table
 
 from fraud_platform.cli.instance import console
 from fraud_platform.schema import ACTIONS
 from fraud_platform.settings import Settings
-
-if TYPE_CHECKING:
-    from fraud_platform.evaluate import Interval
 
 
 def show_rungs(settings: Settings, model: str) -> None:
@@ -24,10 +19,6 @@ def show_rungs(settings: Settings, model: str) -> None:
     table = Table("answered by", "cost", "more than the model", *ACTIONS, "frauds approved")
     for one in found.rungs:
         shares = [f"{share:.1%}" for share in one.shares]
-        table.add_row(one.name, _money(one.cost), _money(one.lost), *shares, f"{one.missed:.1%}")
+        table.add_row(one.name, one.cost.short(0), one.lost.short(0), *shares, f"{one.missed:.1%}")
     console.print(table)
     console.print(found.explain(), soft_wrap=True)
-
-
-def _money(value: Interval) -> str:
-    return f"{value.estimate:,.0f} ({value.low:,.0f} to {value.high:,.0f})"

@@ -61,7 +61,5 @@ def _table(found: Rungs) -> dg.TableMetadataValue:
 
 
 def _record(one: Rung) -> dict[str, Any]:
-    said: dict[str, Any] = {"rung": one.name}
-    for name, value in (("cost", one.cost), ("lost", one.lost)):
-        said |= {name: value.estimate, f"{name}_low": value.low, f"{name}_high": value.high}
+    said: dict[str, Any] = {"rung": one.name, **one.cost.columns("cost"), **one.lost.columns("lost")}
     return said | dict(zip(ACTIONS, one.shares, strict=True)) | {"missed": one.missed}

@@ -20,7 +20,7 @@ from fraud_platform.evaluate.metrics import (
     measure,
     recall_at_precision,
 )
-from fraud_platform.evaluate.money import Cost, Interval, amount_major, paired_bootstrap
+from fraud_platform.evaluate.money import Cost, Interval, amount_major, interval_cells, paired_bootstrap
 from fraud_platform.evaluate.rates import Rates, rates
 from fraud_platform.evaluate.run import evaluate
 from fraud_platform.evaluate.rungs import Rung, Rungs, rungs
@@ -53,6 +53,7 @@ __all__ = [
     "choices",
     "decision_hash",
     "evaluate",
+    "interval_cells",
     "measure",
     "model_card",
     "paired_bootstrap",

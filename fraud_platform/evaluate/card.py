@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from fraud_platform.evaluate.evaluation import Evaluation
-from fraud_platform.evaluate.money import Interval
+from fraud_platform.evaluate.money import interval_cells
 from fraud_platform.ingest import Mapping as Dataset
 from fraud_platform.schema import MILLISECONDS_PER_DAY
 from fraud_platform.train import Candidate
@@ -116,7 +116,7 @@ def _metrics(evaluation: Evaluation) -> str:
 
 def _money(evaluation: Evaluation) -> str:
     rows = (
-        (name, f"{cost.total:,.0f}", *_interval(evaluation.savings.get(name)))
+        (name, f"{cost.total:,.0f}", *interval_cells(evaluation.savings.get(name)))
         for name, cost in evaluation.costs.items()
     )
     head = ("contender", "cost", "candidate saves", "low", "high")
@@ -126,16 +126,10 @@ def _money(evaluation: Evaluation) -> str:
 
 def _segments(evaluation: Evaluation) -> str:
     rows = (
-        (s.dimension, s.value, f"{s.rows:,}", f"{s.frauds:,}", s.against, *_interval(s.difference))
+        (s.dimension, s.value, f"{s.rows:,}", f"{s.frauds:,}", s.against, *interval_cells(s.difference))
         for s in evaluation.segments
     )
     return _table(("dimension", "value", "rows", "frauds", "against", "saves", "low", "high"), rows)
-
-
-def _interval(found: Interval | None) -> tuple[str, str, str]:
-    if found is None:
-        return ("", "", "")
-    return (f"{found.estimate:,.0f}", f"{found.low:,.0f}", f"{found.high:,.0f}")
 
 
 def _list(lines: Iterable[str]) -> str:

@@ -43,6 +43,13 @@ class Interval:
         return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
+def interval_cells(found: Interval | None) -> tuple[str, str, str]:
+    """For three columns of a table that people read: empty where there is none."""
+    if found is None:
+        return ("", "", "")
+    return (f"{found.estimate:,.0f}", f"{found.low:,.0f}", f"{found.high:,.0f}")
+
+
 @dataclass(frozen=True)
 class Cost:
     """What actions cost, in major units, how many rows met each of them, and how many frauds the first."""

@@ -64,7 +64,7 @@ class State(msgspec.Struct, array_like=True, gc=False):
 
     def drop_totals(self) -> None:
         """Of transactions: they can be counted from those it carries along."""
-        self.counts = self.sums = self.squares = self.distincts = self.oldest = []
+        self.counts, self.sums, self.squares, self.distincts, self.oldest = [], [], [], [], []
 
     def square(self, window: int) -> int:
         return self.squares[2 * window] * _SPLIT + self.squares[2 * window + 1]
