@@ -137,10 +137,12 @@ class RedisStore:
                 replaced = "" if key.replaced is None else key.replaced
                 arguments = "report", token(event.transaction_id), event.known_at, replaced
                 arrivals.append(self.script.command(self.names.entity(key.name), *arguments))
-                if key.due != NEVER:
-                    arrivals.append(plain("ZADD", self.names.due, "NX", key.due, key.name))
             talk.call(arrivals)
-            return bool(talk.call([self.script.command([name], "mark_reported", event.known_at)])[0])
+            moments = [part for key in session.keys if key.due != NEVER for part in (key.due, key.name)]
+            # Scheduled once they are there: a sweep in between meets the one or leaves the other.
+            after = [plain("ZADD", self.names.due, *moments)] if moments else []
+            after.append(self.script.command([name], "mark_reported", event.known_at))
+            return bool(talk.call(after)[-1])
 
     def seen(self, transaction_id: str) -> bool:
         """Whether the transaction has been observed or loaded."""
@@ -428,7 +430,7 @@ class RedisStore:
         self._sweep = self._sweeper.submit(self.sweep, moment)
 
     def _sweep_keys(self, talk: Talk, moment: int, limit: int) -> int:
-        again = moment + LATENESS_MS
+        again = f"{moment + LATENESS_MS}.5"  # which nobody schedules
         names = talk.call([self.script.command([self.names.due], "due", moment, limit, again)])[0]
         settled = moment - LATENESS_MS
         visits = [self.script.command(self.names.entity(name), "visit", name[0], settled) for name in names]
@@ -436,18 +438,14 @@ class RedisStore:
             plan = self.engine.plan(name[0])
             key = RedisKeySession(plan, self.codecs[plan.number], name, reply, has_arrived=False)
             self.engine.settle(plan, key, moment)
-            if key.saved is None:  # there is nothing to forget: it is busy, or not there any more
-                gone, busy = (
-                    plain("ZREM", self.names.due, name),
-                    plain("ZADD", self.names.due, key.due or 0, name),
-                )
-                talk.call([gone if key.due is None else busy])
-                continue
-            # Taken off before it is settled, so that a schedule that follows is not lost.
-            commands = [] if key.due is not None else [plain("ZREM", self.names.due, name)]
-            is_settled = talk.call(commands + self._outcome([key]))[-1]
+            # Saved is None where there is nothing to forget: it is busy, or not there any more.
+            is_settled = key.saved is None or talk.call(self._outcome([key]))[-1]
             if not is_settled:
                 talk.call([plain("ZADD", self.names.due, again, name)])
+            elif key.due is None:
+                talk.call([self.script.command([self.names.due], "undue", again, name)])
+            elif key.saved is None:
+                talk.call([plain("ZADD", self.names.due, key.due, name)])
         return len(names)
 
     def _sweep_hours(self, talk: Talk, kind: str, before: int, limit: int) -> int:

@@ -3,9 +3,9 @@
 --
 -- Put in front (redis_session.py): LATENESS, TRIM, WAITING_MAX, and PLANS: of each plan the shape of its log, its windows.
 -- An entity's key is five Redis keys in one slot:
---   s  hash: v version, h head (doubles, as HEAD), w names of the counters of entries that wait, n names of the
---      transactions that the State carries along, s the State; all after the first `version` arrivals
---   p  list of the arrivals since then: T moment entry | R known_at | W known_at of a report that is withdrawn
+--   s  hash: v version, another one with each outcome, h head (doubles, as HEAD), w names of the counters of entries
+--      that wait, n names of the transactions that the State carries along, s the State
+--   p  list of the arrivals that it has not taken in: T moment entry | R known_at | W known_at of a report that is withdrawn
 --   t  zset of transactions: moment -> transaction 16, amount 8, place 16 (where the plan has one), values 16 each; arrivals
 --      too; empty as long as the State carries all of them along
 --   r  zset of reports: known_at -> transaction 16
@@ -317,7 +317,7 @@ local function arrive()
   local out = {'new'}
   for _, visit in ipairs(visits) do
     local plan, key, is_late, entry, place = unpack(visit)
-    if mode == 'repair' and moment >= key.log_from and not is_there(plan, place, key, moment, entry) then
+    if mode == 'repair' and not is_there(plan, place, key, moment, entry) then
       append(key, place, moment, entry)
       key = look(plan, place)
     end
@@ -338,7 +338,7 @@ local function visit()
   local moment = NEVER
   if key.moment <= settled and max(key.last, key.last_report) < settled then moment = settled end
   local upper = max(moment, key.moment) - plan.reach - LATENESS
-  if upper <= key.log_from then upper = NEVER end
+  if upper < key.log_from then upper = NEVER end
   return answer(plan, 1, key, moment, false, upper, '')
 end
 
@@ -364,7 +364,7 @@ local function settle()
     local current = redis.call('HGET', KEYS[at], 'v') or '0'
     local is_mine = current == version
     if is_mine then
-      redis.call('HSET', KEYS[at], 'v', tonumber(version) + taken, 'h', ARGV[i + 2], 'w', ARGV[i + 3],
+      redis.call('HSET', KEYS[at], 'v', tonumber(version) + 1, 'h', ARGV[i + 2], 'w', ARGV[i + 3],
         'n', ARGV[i + 4], 's', ARGV[i + 5])
       if taken > 0 then redis.call('LTRIM', KEYS[at + 1], taken, -1) end
       settled = settled + 1
@@ -459,6 +459,12 @@ local function due()
   return found
 end
 
+-- again, name: takes it off where nobody has scheduled it since.
+local function undue()
+  if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[3]) or NEVER) == tonumber(ARGV[2]) then redis.call('ZREM', KEYS[1], ARGV[3]) end
+  return 1
+end
+
 local ACTIONS = {visit = visit, settle = settle, report = report, claim = claim, unclaim = unclaim,
-  keep_vector = keep_vector, strip_vectors = strip_vectors, mark_reported = mark_reported, due = due}
+  keep_vector = keep_vector, strip_vectors = strip_vectors, mark_reported = mark_reported, due = due, undue = undue}
 return (ACTIONS[ARGV[1]] or arrive)()

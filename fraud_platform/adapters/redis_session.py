@@ -4,9 +4,10 @@ Belongs here: names of keys, records, and the engine's session over what one rou
 belong here: connections (redis_link.py), the order of messages (redis.py), what an event means
 (features/engine.py).
 
-A key's State is a snapshot after its first `version` arrivals; what has arrived since waits in a list, in
-order, and whoever visits the key takes it in. So the script only takes arrivals down and hands out what lies
-between the snapshot and the event, atomically; the outcome is written later, where nobody else was faster.
+A key's State is a snapshot, and each outcome a new `version` of it; what has arrived since waits in a list,
+in order, and whoever visits the key takes it in. So the script only takes arrivals down and hands out what
+lies between the snapshot and the event, atomically; the outcome is written later, where nobody else was
+faster.
 """
 
 from __future__ import annotations

@@ -269,10 +269,10 @@ class Engine:
     def _trim(plan: EntityPlan, log: KeySession, state: State) -> bool:
         """Forgets what lies before every window of every event to come; False where some of it is left."""
         upper = state.moment - plan.reach - LATENESS_MS
-        if upper <= state.log_from:
+        if upper < state.log_from:
             return True
         is_whole = True
-        state.log_from, before = upper, state.log_from
+        state.log_from = upper
         if state.recent is not None:
             if not plan.is_kept:
                 plan.forget(state, state.recent, upper)
@@ -285,7 +285,7 @@ class Engine:
                 state.log_from = trimmed[-1].moment + 1
             elif state.last < upper:
                 state.recent = plan.no_transactions()
-        if state.last_report >= before:
+        if state.last_report != NEVER:
             state.trimmed_report = max(state.trimmed_report, log.trim_reports(upper))
         return is_whole
 
@@ -295,13 +295,11 @@ class Engine:
         key that nobody looks after is looked after where something will have to be forgotten."""
         recent = state.recent
         if recent is not None and len(recent.moments) > plan.recent_max:
-            plan.forget(state, recent, state.moment - plan.reach - LATENESS_MS)
+            newest = min(state.moment, state.last)  # a loaded State stands behind it
+            plan.forget(state, recent, newest - plan.reach - LATENESS_MS)
             if len(recent.moments) > plan.recent_max:
                 plan.begin_log(state, recent, log)
-        has_transactions = state.recent is None if plan.is_kept else plan.has_log
-        if not state.is_due and (
-            (has_transactions and state.last >= state.log_from) or state.last_report >= state.log_from
-        ):
+        if not state.is_due and (plan.holds(state) or state.last_report >= state.log_from):
             Engine.schedule(plan, log, state)
         if state.recent is not None:
             state.drop_totals()

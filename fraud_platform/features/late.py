@@ -93,4 +93,4 @@ def _place(plan: EntityPlan, current: State, moment: int, past: KeyLog | RecentP
             break
         if entry.place is not None and (found is None or entry.place > found):
             found = entry.place
-    return found or current.trimmed_place
+    return max((place for place in (found, current.trimmed_place) if place is not None), default=None)

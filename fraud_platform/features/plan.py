@@ -66,6 +66,12 @@ class EntityPlan:
         """Whether a State keeps the transactions it carries along: moments alone, few and small."""
         return self.has_log and not (self.windows or self.has_place or self.wanted.has_entries)
 
+    def holds(self, state: State) -> bool:
+        """Whether transactions are kept for the key that will have to be forgotten."""
+        if state.recent is None:
+            return self.has_log
+        return bool(state.recent.moments) and not self.is_kept
+
     @cached_property
     def stride(self) -> int:
         """A busy key's log is trimmed once so much (ms) of it is needed no more."""

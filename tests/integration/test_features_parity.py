@@ -41,7 +41,7 @@ from fraud_platform.defs.platform import Platform
 from fraud_platform.errors import GateError, SettingsError, StoreError, TooLateError
 from fraud_platform.features.compiler import compile_plans
 from fraud_platform.features.contract import FeatureContract, load_contract
-from fraud_platform.features.engine import LATENESS_MS
+from fraud_platform.features.engine import LATENESS_MS, Engine
 from fraud_platform.features.parity import compare
 from fraud_platform.features.tails import tailed_names
 from fraud_platform.ingest import Mapping
@@ -340,6 +340,22 @@ def test_what_is_exactly_a_day_behind_a_load_is_answered(loading: Loading, width
         require_equal(worlds.CONTRACT, store.observe(late).vector, oracle.observe(late))
         with pytest.raises(TooLateError):
             store.observe(transaction("later", moment - 1))
+
+
+@pytest.mark.parametrize("behind", [0, HOUR])
+def test_a_loaded_state_that_carries_all_it_can_forgets_nothing_too_early(
+    loading: Loading, behind: int
+) -> None:
+    """It stands a moment after the newest event; one more, not newer than that, lets its log begin."""
+    oracle, start = Oracle(worlds.CONTRACT), START - LATENESS_MS
+    card = next(plan for plan in Engine(worlds.CONTRACT).plans if plan.name == "card")
+    past = [transaction("edge", start - card.reach)]
+    past += [transaction(f"t{number}", START - number) for number in range(card.recent_max - 1)]
+    for event in past:
+        oracle.arrive(event)
+    with loading(past) as store:
+        for event in (transaction("more", START - behind), transaction("late", start)):
+            require_equal(worlds.CONTRACT, store.observe(event).vector, oracle.observe(event))
 
 
 def about_cards(*names: str) -> FeatureContract:

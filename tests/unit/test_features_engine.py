@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraud_platform.adapters.lmdb import LmdbStore
-from fraud_platform.adapters.store_bytes import key_bytes
+from fraud_platform.adapters.store_bytes import decode_state, key_bytes
 from fraud_platform.errors import StoreError, TooLateError
 from fraud_platform.features.aggregates import AGGREGATES
 from fraud_platform.features.contract import FeatureContract, load_contract
-from fraud_platform.features.engine import LATENESS_MS
+from fraud_platform.features.engine import LATENESS_MS, TRIM_ENTRIES
 from fraud_platform.schema import LabelEvent, Transaction
 from tests.oracle import DAY, HOUR, Oracle, Vector, require_equal
 from tests.worlds import CONTRACT, FIELDS, MOMENTS, NOW, OUTCOMES, report, transaction
@@ -273,6 +273,44 @@ def test_a_log_begins_with_one_transaction_too_many_and_ends_when_all_are_forgot
     assert records() == [0]
     observe("again", NOW + 3 * store.engine.retention_ms, "card")
     assert records() == [0]
+
+
+def test_a_late_event_of_a_key_that_was_forgotten_is_forgotten_again(store: LmdbStore) -> None:
+    oracle = Oracle(CONTRACT)
+    card = next(plan for plan in store.engine.plans if plan.name == "card")
+
+    def observe(name: str, moment: int, card_id: str) -> None:
+        event = transaction(name, moment, card_id=card_id, merchant_id=name)
+        require_equal(CONTRACT, store.observe(event).vector, oracle.observe(event))
+
+    def carried() -> list[int]:
+        with store.snapshot() as txn:
+            data = txn.get(key_bytes(card, ("card",)) + b"\x00", db=store.tables["keys"])
+        recent = decode_state(data).recent
+        assert recent is not None
+        return recent.moments
+
+    far = NOW + 200 * DAY
+    observe("a", NOW, "card")
+    for number in range(8):
+        observe(f"far{number}", far + number, "other")
+    assert carried() == []
+    observe("late", NOW + 100 * DAY, "card")
+    assert carried() == [NOW + 100 * DAY]
+    for number in range(20):
+        observe(f"after{number}", far + (number + 1) * 10 * DAY, f"other{number}")
+    assert carried() == []
+
+
+@pytest.mark.parametrize("step", [1.0, -1.0])
+def test_of_a_moment_that_is_trimmed_in_part_the_greatest_place_counts(store: LmdbStore, step: float) -> None:
+    oracle = Oracle(CONTRACT)
+    card = next(plan for plan in store.engine.plans if plan.name == "card")
+    moment = NOW + card.reach + LATENESS_MS + card.stride + DAY
+    ties = [(NOW, step * number) for number in range(TRIM_ENTRIES + 6)]
+    for number, (at, latitude) in enumerate([*ties, (moment, 1.0), (moment - 10, 2.0), (moment - 20, 3.0)]):
+        event = transaction(f"t{number}", at, latitude=latitude, longitude=0.0, merchant_id=f"m{number}")
+        require_equal(CONTRACT, store.observe(event).vector, oracle.observe(event))
 
 
 def test_a_report_within_the_horizon_counts_a_day_later_too(store: LmdbStore) -> None:
