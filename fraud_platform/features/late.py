@@ -73,8 +73,8 @@ def _last(current: State, moment: int, past: KeyLog | RecentPast) -> int:
     for known in (current.last, current.before_last):
         if known < moment:
             return known
-    for entry in past.scan_back(moment):
-        return entry.moment
+    for entry in past.scan_back(moment):  # an older one may have come while a younger one was trimmed
+        return max(entry.moment, current.trimmed_last)
     if current.trimmed_last != NEVER:
         return current.trimmed_last
     return current.first if current.first < moment else NEVER
