@@ -461,7 +461,8 @@ end
 
 -- again, name: takes it off where nobody has scheduled it since.
 local function undue()
-  if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[3]) or NEVER) == tonumber(ARGV[2]) then redis.call('ZREM', KEYS[1], ARGV[3]) end
+  local noted = redis.call('ZSCORE', KEYS[1], ARGV[3])
+  if noted and tonumber(noted) == tonumber(ARGV[2]) then redis.call('ZREM', KEYS[1], ARGV[3]) end
   return 1
 end
 

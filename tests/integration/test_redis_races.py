@@ -68,6 +68,11 @@ def between_visit_and_outcome(store: RedisStore, work: Callable[[EntityPlan], No
         yield
 
 
+def sweep_for_months(store: RedisStore, moment: int) -> None:
+    for days in range(0, 200, 10):
+        store.sweep(moment + days * DAY)
+
+
 def reports_kept(address: StoreAddress, store: RedisStore, card: str) -> int:
     client = redis_client(address.place)
     name = key_bytes(plan_of(store, "card"), (card,))
@@ -122,8 +127,7 @@ def test_a_report_that_a_sweep_has_not_seen_is_forgotten_in_time(stores: Stores,
             store.sweep(moment)
         assert counted == [True]
         assert reports_kept(address, store, "c") == 1
-        for days in range(0, 200, 10):
-            store.sweep(moment + days * DAY)
+        sweep_for_months(store, moment)
         assert reports_kept(address, store, "c") == 0
 
 
@@ -135,8 +139,7 @@ def test_a_report_of_what_is_forgotten_already_does_not_stay(stores: Stores, kin
         while store.sweep(moment):
             moment += 1
         assert store.learn(report("a", NOW + HOUR))
-        for days in range(0, 200, 10):
-            store.sweep(moment + days * DAY)
+        sweep_for_months(store, moment)
         assert reports_kept(address, store, "c") == 0
 
 
