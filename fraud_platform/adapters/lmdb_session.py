@@ -122,17 +122,19 @@ class LmdbKeySession:
             yield unpack(_MOMENT.unpack_from(name, start)[0], data)
 
     def leave(self, is_report: bool, lower: int, bound: int, upper: int) -> tuple[list[Entry], int]:
-        unpack, prefix = self._codec.unpack, self._prefix
+        unpack, beginning = self._codec.unpack, self._prefix + (_REPORT if is_report else _TRANSACTION)
         entries: list[Entry] = []
-        if not self._cursor.set_range(log_key(prefix, is_report, lower, b"")):
+        if not self._cursor.set_range(beginning + _MOMENT.pack(lower)):
             return entries, FAR
-        end, start = log_key(prefix, is_report, upper, b""), len(prefix) + 1
+        start = len(beginning)
         for name, data in self._cursor.iternext():
-            if name >= end:
+            if name[:start] != beginning:
                 break
             moment = _MOMENT.unpack_from(name, start)[0]
             if moment >= bound:
-                return entries, moment
+                return entries, moment if moment < upper else FAR
+            if moment >= upper:
+                break
             entries.append(unpack(moment, data))
         return entries, FAR
 

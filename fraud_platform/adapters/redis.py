@@ -433,6 +433,7 @@ class RedisStore:
         again = f"{moment + LATENESS_MS}.5"  # which nobody schedules
         names = talk.call([self.script.command([self.names.due], "due", moment, limit, again)])[0]
         settled = moment - LATENESS_MS
+        done: list[bytes] = []
         visits = [self.script.command(self.names.entity(name), "visit", name[0], settled) for name in names]
         for name, reply in zip(names, _a_few_at_once(talk, visits), strict=True):
             plan = self.engine.plan(name[0])
@@ -443,9 +444,11 @@ class RedisStore:
             if not is_settled:
                 talk.call([plain("ZADD", self.names.due, again, name)])
             elif key.due is None:
-                talk.call([self.script.command([self.names.due], "undue", again, name)])
+                done.append(name)
             elif key.saved is None:
                 talk.call([plain("ZADD", self.names.due, key.due, name)])
+        if done:
+            talk.call([self.script.command([self.names.due], "undue", again, *done)])
         return len(names)
 
     def _sweep_hours(self, talk: Talk, kind: str, before: int, limit: int) -> int:

@@ -459,10 +459,12 @@ local function due()
   return found
 end
 
--- again, name: takes it off where nobody has scheduled it since.
+-- again, name*: takes them off where nobody has scheduled them since.
 local function undue()
-  local noted = redis.call('ZSCORE', KEYS[1], ARGV[3])
-  if noted and tonumber(noted) == tonumber(ARGV[2]) then redis.call('ZREM', KEYS[1], ARGV[3]) end
+  for i = 3, #ARGV do
+    local noted = redis.call('ZSCORE', KEYS[1], ARGV[i])
+    if noted and tonumber(noted) == tonumber(ARGV[2]) then redis.call('ZREM', KEYS[1], ARGV[i]) end
+  end
   return 1
 end
 

@@ -172,7 +172,7 @@ class EntityPlan:
         start, stop = 0, len(moments)
         if stop and moments[-1] >= moment:
             stop = bisect_left(moments, moment)
-        values: list[list[bytes]] = []
+        values: list[tuple[bytes, ...]] = []
         for window, width, has_square, slots in self._widest_first:
             start = bisect_left(moments, moment - width, start)
             if start == stop:
@@ -184,9 +184,9 @@ class EntityPlan:
                 state.set_square(window, sum([amount * amount for amount in within]))
             if slots:
                 if not values:
-                    values = [recent.tokens(column, stop) for column in range(len(recent.values))]
+                    values = [recent.tokens(column, start, stop) for column in range(len(recent.values))]
                 for slot, column in slots:
-                    different = set(values[column][start:])
+                    different = set(values[column][start - stop :])
                     distincts[slot] = len(different) - (NO_TOKEN in different)
         state.counts, state.sums, state.distincts = counts, sums, distincts
 
@@ -215,7 +215,7 @@ class EntityPlan:
         for column, _, slots in self._slots:
             for _, window in slots:
                 within = recent.between(state.moment - self.windows[window], state.moment)
-                for value in recent.tokens(column, within.stop)[within.start :]:
+                for value in recent.tokens(column, within.start, within.stop):
                     if value != NO_TOKEN:
                         log.times(column, value)[window] += 1
         entries = [recent.entry(place) for place in range(len(recent))]

@@ -6,7 +6,9 @@ the log that takes what no longer fits in (past.py).
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_left, bisect_right
+from functools import lru_cache
 from math import isnan, nan
 
 import msgspec
@@ -61,10 +63,10 @@ class Recent(msgspec.Struct, array_like=True, gc=False):
     def name(self, place: int) -> bytes:
         return self.names[place * TOKEN_BYTES : (place + 1) * TOKEN_BYTES]
 
-    def tokens(self, column: int, stop: int) -> list[bytes]:
-        """Of a distinct column and the oldest `stop`; NO_TOKEN where a value is missing."""
-        values = self.values[column]
-        return [values[at : at + TOKEN_BYTES] for at in range(0, stop * TOKEN_BYTES, TOKEN_BYTES)]
+    def tokens(self, column: int, start: int, stop: int) -> tuple[bytes, ...]:
+        """Of a distinct column and the transactions from place `start` to `stop`; NO_TOKEN where a value is
+        missing."""
+        return _tokens(stop - start).unpack_from(self.values[column], start * TOKEN_BYTES)
 
     def add(self, name: bytes, entry: Entry, has_place: bool) -> None:
         moments, moment = self.moments, entry.moment
@@ -100,6 +102,11 @@ class Recent(msgspec.Struct, array_like=True, gc=False):
         at = place * TOKEN_BYTES
         values = tuple([tokens[at : at + TOKEN_BYTES] for tokens in self.values])
         return tuple([None if value == NO_TOKEN else value for value in values])
+
+
+@lru_cache
+def _tokens(number: int) -> struct.Struct:
+    return struct.Struct(f"{TOKEN_BYTES}s" * number)
 
 
 def _inserted(tokens: bytes, place: int, token: bytes) -> bytes:

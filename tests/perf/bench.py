@@ -71,7 +71,7 @@ STAGES: dict[str, Stage] = {
     "load": Stage("features, online: bulk load", online.load, ("features",)),
     "observe": Stage("features, online: by event", online.observe, ("features",)),
     "parity": Stage("features, online = offline", online.parity, ("features",)),
-    "engine": Stage("online engine, five entities", engine.engine),
+    "engine": Stage("online engine, whole contract", engine.engine),
     "hot": Stage("online engine, hot key", hot.hot),
     "redis": Stage("online engine on Redis", on_redis.redis),
     "feast": Stage("online engine beside Feast", beside_feast.feast),

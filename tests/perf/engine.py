@@ -1,4 +1,4 @@
-"""The store engine on LMDB alone: the whole contract, five entities, a transaction an event, one core.
+"""The store engine on LMDB alone: the whole contract, a transaction an event, one core.
 
 Belongs here: a long run, and whether its latency grows. Does not belong here: the events (events.py).
 """
@@ -33,7 +33,7 @@ MIB = 1 << 20
 
 
 def engine(platform: Platform, sizes: Sizes) -> Measured:
-    """Made-up payments with all five entities through one store, one transaction each, on one core."""
+    """Made-up payments with every entity known through one store, one transaction each, on one core."""
     from fraud_platform.adapters.lmdb import LmdbStore
     from tests.perf.events import Payments
 

@@ -25,7 +25,8 @@ def test_what_is_carried_comes_out_as_it_went_in() -> None:
     found = recent(("b", entry(30)), ("a", PLACED))
     assert [found.entry(place) for place in range(len(found))] == [PLACED, entry(30)]
     assert [found.name(place) for place in range(len(found))] == [NAMES["a"], NAMES["b"]]
-    assert found.tokens(0, 2) == [NAMES["a"], bytes(TOKEN_BYTES)]
+    assert found.tokens(0, 0, 2) == (NAMES["a"], bytes(TOKEN_BYTES))
+    assert found.tokens(1, 1, 2) == (NAMES["d"],)
 
 
 def test_ties_stay_in_order_of_arrival() -> None:
