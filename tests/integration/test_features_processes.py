@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+import msgspec
+
 from fraud_platform.schema import LabelEvent, Transaction
 from tests.attackers import START, Answer, Event, answer, digest, event_at, probes, processes, write_these
 from tests.oracle import DAY, HOUR, Oracle
@@ -12,7 +14,7 @@ from tests.worlds import CONTRACT, report
 
 PROCESSES, EVENTS, LABEL_EACH = 3, 600, 7
 STEP = HOUR // 20
-"""The timeline spans a few days: whatever the order of arrival, nothing is too late for an exact answer."""
+"""The timeline is less than LATENESS_MS long: whichever process is ahead, nothing is too late to be exact."""
 
 
 def write_at_once(address: StoreAddress, shares: list[list[Event]]) -> list[tuple[Event, Answer]]:
@@ -40,9 +42,14 @@ def write_at_once(address: StoreAddress, shares: list[list[Event]]) -> list[tupl
 
 
 def sent_twice() -> list[list[Event]]:
-    """Each transaction goes to two processes at about the same time; some are reported by both."""
+    """Each transaction goes to two processes at about the same time; some are reported by both. What would
+    lie before the timeline stands at its beginning."""
     events = [event_at(number, STEP) for number in range(EVENTS)]
-    transactions = {event.transaction_id: event for event in events if isinstance(event, Transaction)}
+    transactions = {
+        event.transaction_id: msgspec.structs.replace(event, event_time=max(event.event_time, START))
+        for event in events
+        if isinstance(event, Transaction)
+    }
     shares: list[list[Event]] = [[] for _ in range(PROCESSES)]
     for number, event in enumerate(transactions.values()):
         for process in (number % PROCESSES, (number + 1) % PROCESSES):
